@@ -1,0 +1,108 @@
+package ruleset
+
+import "time"
+
+// Table is a table of the inet family.
+type Table struct {
+	Name    string
+	Comment string
+	// Sets and Chains are in the order in which they are printed: sorted by
+	// name, base chains before regular ones.
+	Sets   []*Set
+	Chains []*Chain
+}
+
+// Chain is a base chain if Hook is set, else a regular chain.
+type Chain struct {
+	Name    string
+	Comment string
+	Hook    *Hook
+	Rules   []Rule
+}
+
+// Hook is where the kernel enters a base chain. The type is always filter and
+// the policy always accept.
+type Hook struct {
+	Point    HookPoint
+	Priority int32
+}
+
+// HookPoint is one of the inet family's hooks, with the kernel's number.
+type HookPoint uint32
+
+// The hooks that sgc uses.
+const (
+	Prerouting  HookPoint = 0
+	Output      HookPoint = 3
+	Postrouting HookPoint = 4
+)
+
+// Rule is a list of statements, tried from left to right. The comment is the
+// policy address that the rule comes from.
+type Rule struct {
+	Statements []Statement
+	Comment    string
+}
+
+// Type is the type of one field of a set's key.
+type Type uint8
+
+// The types, each with nft's name for it in the comment.
+const (
+	IPv4Addr    Type = iota // ipv4_addr, 4 bytes
+	IPv6Addr                // ipv6_addr, 16 bytes
+	InetService             // inet_service, 2 bytes
+	InetProto               // inet_proto, 1 byte
+	NFProto                 // nf_proto, 1 byte
+	IfName                  // ifname, 16 bytes, padded with zeros
+	ICMPType                // icmp_type, 1 byte
+	ICMPCode                // icmp_code, 1 byte
+	ICMPv6Type              // icmpv6_type, 1 byte
+	ICMPv6Code              // icmpv6_code, 1 byte
+)
+
+// Set is a named set, or a verdict map if Map is set.
+type Set struct {
+	Name    string
+	Comment string
+	// Key holds the types of the key's fields; more than one is a
+	// concatenation, in which each field fills whole units of four bytes.
+	Key []Type
+	Map bool
+	// Interval sets hold ranges; their key has one field.
+	Interval bool
+	// Dynamic sets are filled by rules; they have no Elements here, a Timeout
+	// and a Size.
+	Dynamic bool
+	Timeout time.Duration
+	Size    uint32
+	// Elements are sorted by First and disjoint.
+	Elements []Element
+}
+
+// Element is one element of a set: a single key, or in interval sets an
+// inclusive range of keys. Keys are raw bytes as the kernel compares them.
+type Element struct {
+	First, Last string
+	// Verdict is set in maps.
+	Verdict *Verdict
+}
+
+// VerdictKind is what happens to a packet.
+type VerdictKind uint8
+
+// The verdicts.
+const (
+	Accept VerdictKind = iota
+	Drop
+	Jump
+	Goto
+	Return
+)
+
+// Verdict ends a rule.
+type Verdict struct {
+	Kind VerdictKind
+	// Chain is the target of Jump and Goto.
+	Chain string
+}
