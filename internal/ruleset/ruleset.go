@@ -44,23 +44,6 @@ type Rule struct {
 	Comment    string
 }
 
-// Type is the type of one field of a set's key.
-type Type uint8
-
-// The types, each with nft's name for it in the comment.
-const (
-	IPv4Addr    Type = iota // ipv4_addr, 4 bytes
-	IPv6Addr                // ipv6_addr, 16 bytes
-	InetService             // inet_service, 2 bytes
-	InetProto               // inet_proto, 1 byte
-	NFProto                 // nf_proto, 1 byte
-	IfName                  // ifname, 16 bytes, padded with zeros
-	ICMPType                // icmp_type, 1 byte
-	ICMPCode                // icmp_code, 1 byte
-	ICMPv6Type              // icmpv6_type, 1 byte
-	ICMPv6Code              // icmpv6_code, 1 byte
-)
-
 // Set is a named set, or a verdict map if Map is set.
 type Set struct {
 	Name    string

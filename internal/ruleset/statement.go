@@ -3,8 +3,6 @@ package ruleset
 import (
 	"net/netip"
 	"time"
-
-	"sgc/internal/flow"
 )
 
 // Statement is one part of a rule: a match that may end the rule, or
@@ -47,6 +45,10 @@ type MatchFlags struct {
 // MatchUDPPorts asks for UDP with both ports.
 type MatchUDPPorts struct{ Source, Dest uint16 }
 
+// MatchEndsHere asks for a destination that is one of the host's own addresses,
+// or a broadcast or multicast address: a packet that will not be forwarded.
+type MatchEndsHere struct{}
+
 // Lookup asks whether the fields are in a set (or, negated, are not).
 type Lookup struct {
 	Fields []Field
@@ -78,6 +80,7 @@ func (MatchRange) statement()    {}
 func (MatchState) statement()    {}
 func (MatchFlags) statement()    {}
 func (MatchUDPPorts) statement() {}
+func (MatchEndsHere) statement() {}
 func (Lookup) statement()        {}
 func (VerdictMap) statement()    {}
 func (Update) statement()        {}
@@ -95,97 +98,3 @@ const (
 	CtNew         CtState = 8
 	CtUntracked   CtState = 64
 )
-
-// Field is something of a packet that can be compared or looked up.
-type Field struct {
-	kind fieldKind
-	// offset and length, in bits, count for raw fields of the transport header.
-	offset, length uint32
-}
-
-type fieldKind uint8
-
-const (
-	iifname fieldKind = iota
-	oifname
-	nfproto
-	l4proto
-	ipSaddr
-	ipDaddr
-	ip6Saddr
-	ip6Daddr
-	ip6HopLimit
-	thSport
-	thDport
-	icmpType
-	icmpCode
-	icmpv6Type
-	icmpv6Code
-	fibDaddrType
-	rawTransport
-)
-
-// The fields, by their nft names: "iifname", "meta nfproto", "ip saddr", …
-var (
-	IIFName     = Field{kind: iifname}
-	OIFName     = Field{kind: oifname}
-	NFProtocol  = Field{kind: nfproto}
-	L4Protocol  = Field{kind: l4proto}
-	IPSource    = Field{kind: ipSaddr}
-	IPDest      = Field{kind: ipDaddr}
-	IP6Source   = Field{kind: ip6Saddr}
-	IP6Dest     = Field{kind: ip6Daddr}
-	IP6HopLimit = Field{kind: ip6HopLimit}
-	SourcePort  = Field{kind: thSport}
-	DestPort    = Field{kind: thDport}
-	ICMPTypeOf4 = Field{kind: icmpType}
-	ICMPCodeOf4 = Field{kind: icmpCode}
-	ICMPTypeOf6 = Field{kind: icmpv6Type}
-	ICMPCodeOf6 = Field{kind: icmpv6Code}
-	FibDestType = Field{kind: fibDaddrType}
-)
-
-// Raw is length bits of the transport header from a bit offset on; both are
-// multiples of 8.
-func Raw(offset, length uint32) Field { return Field{rawTransport, offset, length} }
-
-// Source returns the source address field of a family.
-func Source(f flow.Family) Field {
-	if f == flow.IPv4 {
-		return IPSource
-	}
-	return IP6Source
-}
-
-// Dest is the opposite of Source.
-func Dest(f flow.Family) Field {
-	if f == flow.IPv4 {
-		return IPDest
-	}
-	return IP6Dest
-}
-
-// Peer returns the address field of the far side: the source on ingress, the
-// destination on egress.
-func Peer(f flow.Family, d flow.Direction) Field {
-	if d == flow.Ingress {
-		return Source(f)
-	}
-	return Dest(f)
-}
-
-// ICMPTypeField returns the type field of the family's ICMP.
-func ICMPTypeField(f flow.Family) Field {
-	if f == flow.IPv4 {
-		return ICMPTypeOf4
-	}
-	return ICMPTypeOf6
-}
-
-// ICMPCodeField returns the code field of the family's ICMP.
-func ICMPCodeField(f flow.Family) Field {
-	if f == flow.IPv4 {
-		return ICMPCodeOf4
-	}
-	return ICMPCodeOf6
-}
