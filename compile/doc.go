@@ -1,2 +1,29 @@
 // Package compile turns a policy into the nftables table that enforces it.
+//
+// The passes stand in files of their own, in reading order:
+//
+//	select.go  which interfaces share chains, which rules matter where
+//	merge.go   the key space (ports, ICMP types, protocols) cut into atoms
+//	peers.go   the addresses of a set of rules, as prefixes or sets
+//	space.go   atoms and addresses laid out as maps and leaf chains
+//	filter.go  the chains that a packet walks to get there
+//	open.go    the open space: notrack, and the ICMP errors of such flows
+//	names.go   the names of all that
+//
+// A packet takes a constant number of look-ups, whatever the policy's size:
+// interface, protocol, state, port, address. Lists of rules appear only where
+// their length is bounded (maxInline, maxSets).
+//
+// # Where this departs from one set for every chain
+//
+// A leaf chain of at most maxInline prefixes holds them as plain rules and not
+// as a set. The kernel keeps the sets of a table in a list that it walks for
+// every look-up by name while it reads a transaction, so that loading n sets
+// costs n²: 5,000 leaf chains took 1.9 s of kernel time with a set each and
+// 0.16 s without (Linux 6.18). An edit of such a rule's CIDRs replaces a rule
+// of one leaf chain, which is as small a delta as an element.
+//
+// Rules that cover a whole key space (all ports, all types) do not take part
+// in the cutting. They stand in one chain that every leaf chain falls through
+// to; else a policy of m such rules and n ports would hold m·n addresses.
 package compile

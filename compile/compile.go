@@ -1,0 +1,193 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+// TableName is the name of the one table that sgc owns, of the inet family.
+const TableName = "sgc"
+
+// digestChain is an empty chain that no rule leads to. Its comment is the
+// digest of the policy, so that the table says which policy it enforces. A
+// table's own comment cannot change in place; a chain like this one can be
+// replaced in the transaction that changes the rules.
+const digestChain = "sgc.policy"
+
+// Environment is what the compiler must know of the host it compiles for. The
+// zero value is a host on which no other table needs conntrack.
+type Environment struct {
+	// Conntrack says, for each family in which another table does NAT or judges
+	// by conntrack, why. Open flows of the family then stay in conntrack.
+	Conntrack map[flow.Family]string
+}
+
+// Compile returns the table that enforces the policy. It is a pure function:
+// equal policies give equal tables. The policy must be valid, as Load returns
+// it. It panics on a reference to a group or list that is not there.
+func Compile(p *policies.Policy, env Environment) *ruleset.Table {
+	c := &compiler{
+		policy: p, env: env,
+		groups: map[string]*policies.Group{}, lists: map[string]*policies.PrefixList{},
+		sets: map[string]*ruleset.Set{}, chains: map[string]*ruleset.Chain{},
+		inlineOf: map[ruleFamily][]flow.Range{}, peerSets: map[string]*peerSet{},
+	}
+	for _, g := range p.Groups {
+		c.groups[g.Name] = g
+	}
+	for _, l := range p.Lists {
+		c.lists[l.Name] = l
+	}
+	c.addChain(&ruleset.Chain{Name: digestChain, Comment: p.Digest()})
+	if len(p.Interfaces) > 0 {
+		c.addHostSets()
+		c.addInterfaces()
+	}
+	return c.table()
+}
+
+var (
+	accept = ruleset.Verdict{Kind: ruleset.Accept}
+	drop   = ruleset.Verdict{Kind: ruleset.Drop}
+)
+
+// compiler holds the table while it grows, and what several passes need.
+type compiler struct {
+	policy *policies.Policy
+	env    Environment
+	groups map[string]*policies.Group
+	lists  map[string]*policies.PrefixList
+	sets   map[string]*ruleset.Set
+	chains map[string]*ruleset.Chain
+	// inlineOf and peerSets keep what is merged once and used in many chains.
+	inlineOf map[ruleFamily][]flow.Range
+	peerSets map[string]*peerSet
+}
+
+type ruleFamily struct {
+	rule   *policies.Rule
+	family flow.Family
+}
+
+// addChain and addSet keep the first of equal names: chains that several
+// profiles share are made the same each time.
+func (c *compiler) addChain(chain *ruleset.Chain) {
+	if c.chains[chain.Name] == nil {
+		c.chains[chain.Name] = chain
+	}
+}
+
+func (c *compiler) addSet(s *ruleset.Set) {
+	if c.sets[s.Name] == nil {
+		c.sets[s.Name] = s
+	}
+}
+
+// addInterfaces adds the base chains and, behind them, the chains of every
+// profile.
+func (c *compiler) addInterfaces() {
+	profiles, of := c.selectProfiles()
+	for _, d := range flow.Directions {
+		filter, raw := map[*profile]ruleset.Verdict{}, map[*profile]ruleset.Verdict{}
+		notrack := false
+		for _, p := range profiles {
+			filter[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: c.addFilter(p, d)}
+			raw[p] = accept
+			if chain := c.addNotrack(p, d); chain != "" {
+				raw[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: chain}
+				notrack = true
+			}
+		}
+		c.addBase(filterBase(d), "interfaces."+d.String(), d, of, filter)
+		if notrack {
+			c.addBase(rawBase(d), "interfaces.raw."+d.String(), d, of, raw)
+		}
+	}
+}
+
+// filterBase returns the base chain that judges: just after conntrack and
+// before destination NAT, just after source NAT.
+func filterBase(d flow.Direction) *ruleset.Chain {
+	if d == flow.Ingress {
+		return &ruleset.Chain{Name: "prerouting", Hook: &ruleset.Hook{Point: ruleset.Prerouting, Priority: -150}}
+	}
+	return &ruleset.Chain{Name: "postrouting", Hook: &ruleset.Hook{Point: ruleset.Postrouting, Priority: 150}}
+}
+
+// rawBase returns the base chain that stands before conntrack.
+func rawBase(d flow.Direction) *ruleset.Chain {
+	if d == flow.Ingress {
+		return &ruleset.Chain{Name: "raw.prerouting", Hook: &ruleset.Hook{Point: ruleset.Prerouting, Priority: -300}}
+	}
+	return &ruleset.Chain{Name: "raw.output", Hook: &ruleset.Hook{Point: ruleset.Output, Priority: -300}}
+}
+
+// addBase adds a base chain that sends the packets of every interface to the
+// verdict of its profile: exact names by a map, then wildcards, the longest
+// first. Interfaces that no block names fall through and are accepted.
+func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction, of map[*policies.Interface]*profile, verdicts map[*profile]ruleset.Verdict) {
+	field := ruleset.InterfaceName(d)
+	names := &ruleset.Set{Name: mapName, Key: []ruleset.Type{ruleset.IfName}, Map: true}
+	names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(policies.Loopback), Verdict: &ruleset.Verdict{Kind: ruleset.Accept}})
+	var wildcards []*policies.Interface
+	for _, i := range c.policy.Interfaces {
+		if strings.HasSuffix(i.Name, "*") {
+			wildcards = append(wildcards, i)
+			continue
+		}
+		v := verdicts[of[i]]
+		names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(i.Name), Verdict: &v})
+	}
+	sortElements(names.Elements)
+	c.addSet(names)
+	base.Rules = append(base.Rules, ruleset.Rule{
+		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{field}, Map: names.Name}},
+		Comment:    "by interface",
+	})
+	slices.SortFunc(wildcards, func(a, b *policies.Interface) int {
+		if len(a.Name) != len(b.Name) {
+			return len(b.Name) - len(a.Name)
+		}
+		return compareNames(a.Name, b.Name)
+	})
+	for _, i := range wildcards {
+		r := ruleset.Rule{Statements: []ruleset.Statement{verdicts[of[i]]}, Comment: i.Address()}
+		if prefix := strings.TrimSuffix(i.Name, "*"); prefix != "" {
+			r.Statements = []ruleset.Statement{ruleset.Match{Field: field, Value: prefix}, verdicts[of[i]]}
+		}
+		base.Rules = append(base.Rules, r)
+	}
+	c.addChain(base)
+}
+
+// table returns what was added, base chains first, all sorted by name.
+func (c *compiler) table() *ruleset.Table {
+	t := &ruleset.Table{Name: TableName}
+	for _, s := range c.sets {
+		t.Sets = append(t.Sets, s)
+	}
+	for _, chain := range c.chains {
+		t.Chains = append(t.Chains, chain)
+	}
+	slices.SortFunc(t.Sets, func(a, b *ruleset.Set) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(t.Chains, func(a, b *ruleset.Chain) int {
+		if (a.Hook != nil) != (b.Hook != nil) {
+			if a.Hook != nil {
+				return -1
+			}
+			return 1
+		}
+		return compareNames(a.Name, b.Name)
+	})
+	return t
+}
+
+func sortElements(elements []ruleset.Element) {
+	slices.SortFunc(elements, func(a, b ruleset.Element) int { return compareNames(a.First, b.First) })
+}
+
+func compareNames(a, b string) int { return strings.Compare(a, b) }

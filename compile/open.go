@@ -1,0 +1,237 @@
+package compile
+
+import (
+	"fmt"
+
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+)
+
+// openSpace is what a scope leaves open in one family and protocol (2.3).
+type openSpace struct {
+	// in are the ports on which anybody may open a flow to the host, if
+	// anything may go out to anybody in return; out are the peers' ports to
+	// which the host may open one, if anything may come in from anybody.
+	// Both are sorted and disjoint.
+	in, out []span
+}
+
+func (o openSpace) empty() bool { return len(o.in) == 0 && len(o.out) == 0 }
+
+// ports returns the ports of flows that were opened in direction d.
+func (o openSpace) ports(d flow.Direction) []span {
+	if d == flow.Ingress {
+		return o.in
+	}
+	return o.out
+}
+
+// open returns the open space of a scope. Only literal any-addresses count;
+// the address space put together from halves does not.
+func (c *compiler) open(s *scope, f flow.Family, proto flow.Protocol) openSpace {
+	var ports [2][]keyedRule
+	var all [2]bool
+	for _, d := range flow.Directions {
+		for _, r := range c.portRules(s, d, f, proto) {
+			if isAny(r.rule, f) {
+				ports[d] = append(ports[d], r)
+				all[d] = all[d] || r.spans[0] == span{0, 65535}
+			}
+		}
+	}
+	var o openSpace
+	if all[flow.Egress] {
+		o.in = union(ports[flow.Ingress])
+	}
+	if all[flow.Ingress] {
+		o.out = union(ports[flow.Egress])
+	}
+	return o
+}
+
+// union returns the keys that any of the rules covers.
+func union(rules []keyedRule) []span {
+	var out []span
+	for _, a := range cut(rules) {
+		if n := len(out); n > 0 && int(out[n-1].last)+1 == int(a.first) {
+			out[n-1].last = a.last
+			continue
+		}
+		out = append(out, a.span)
+	}
+	return out
+}
+
+// addNotrack adds the chains that take a profile's open flows out of conntrack
+// in one direction, and returns the first one's name, or "" if there is
+// nothing to take out.
+func (c *compiler) addNotrack(p *profile, d flow.Direction) string {
+	if p.notrackOff {
+		return ""
+	}
+	name := fmt.Sprintf("%s.raw.%s", p.name, d)
+	protocols := &ruleset.Set{
+		Name: name + ".protocols", Key: []ruleset.Type{ruleset.NFProto, ruleset.InetProto}, Map: true,
+	}
+	for _, f := range flow.Families {
+		if c.env.Conntrack[f] != "" {
+			continue
+		}
+		for _, proto := range []flow.Protocol{flow.TCP, flow.UDP} {
+			o := c.open(p.scope, f, proto)
+			if o.empty() {
+				continue
+			}
+			chain := name + "." + protoName(proto, f)
+			var rules []ruleset.Rule
+			for _, opened := range flow.Directions {
+				if len(o.ports(opened)) == 0 {
+					continue
+				}
+				var statements []ruleset.Statement
+				statements = append(statements, lookup(c.addOpenPorts(p.scope, opened, f, proto, o), openedPort(opened, d)))
+				if d == flow.Ingress {
+					// Forwarded packets stay in conntrack. What goes out
+					// through the output hook begins on the host.
+					statements = append(statements, ruleset.MatchEndsHere{})
+				}
+				rules = append(rules, ruleset.Rule{
+					Statements: append(statements, ruleset.Notrack{}),
+					Comment:    fmt.Sprintf("open flows, %s", opened),
+				})
+			}
+			c.addChain(&ruleset.Chain{Name: chain, Comment: c.attached(p), Rules: rules})
+			protocols.Elements = append(protocols.Elements, ruleset.Element{
+				First:   ruleset.Concat(ruleset.NFProtoKey(f), ruleset.ProtoKey(proto)),
+				Verdict: &ruleset.Verdict{Kind: ruleset.Goto, Chain: chain},
+			})
+		}
+	}
+	if len(protocols.Elements) == 0 {
+		return ""
+	}
+	sortElements(protocols.Elements)
+	c.addSet(protocols)
+	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: []ruleset.Rule{{
+		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{ruleset.NFProtocol, ruleset.L4Protocol}, Map: protocols.Name}},
+		Comment:    "open flows by protocol",
+	}}})
+	return name
+}
+
+// openedPort returns the port that tells whether a packet that goes in
+// direction d belongs to a flow that was opened in direction opened: the near
+// side's for flows that came in, the far side's for those that went out.
+func openedPort(opened, d flow.Direction) ruleset.Field {
+	if opened == flow.Ingress {
+		return ruleset.LocalPort(d)
+	}
+	return ruleset.PeerPort(d)
+}
+
+// addOpenPorts adds the set of the ports of flows that were opened in one
+// direction, and returns its name.
+func (c *compiler) addOpenPorts(s *scope, opened flow.Direction, f flow.Family, proto flow.Protocol, o openSpace) string {
+	return c.addPortSet(fmt.Sprintf("%s.open.%s.%s", s.name, opened, protoName(proto, f)), ruleset.InetService, o.ports(opened))
+}
+
+func (c *compiler) addPortSet(name string, typ ruleset.Type, ports []span) string {
+	if c.sets[name] != nil {
+		return name
+	}
+	set := &ruleset.Set{Name: name, Key: []ruleset.Type{typ}, Interval: true, Comment: "open to everybody, and so not tracked"}
+	for _, p := range ports {
+		set.Elements = append(set.Elements, ruleset.Element{First: ruleset.PortKey(p.first), Last: ruleset.PortKey(p.last)})
+	}
+	c.addSet(set)
+	return name
+}
+
+// The quoted packet of an ICMP error begins 8 bytes into it. Offsets are in
+// bits. Headers with options are not looked into.
+type quote struct {
+	version, versionValue uint32
+	protocol              uint32
+	ports                 uint32
+}
+
+func quoteOf(f flow.Family) quote {
+	if f == flow.IPv4 {
+		return quote{version: 64, versionValue: 0x45, protocol: 136, ports: 224}
+	}
+	return quote{protocol: 112, ports: 384}
+}
+
+// errorRules lets ICMP errors through that belong to a flow: to a tracked one,
+// as conntrack says, or to an open one, as the ports of the quoted packet say
+// (2.5).
+func (c *compiler) errorRules(p *profile, d flow.Direction, f flow.Family) []ruleset.Rule {
+	if c.policy.Host.ICMPErrorsByRules {
+		return nil
+	}
+	errors := ruleset.Statement(lookup("icmp.errors", ruleset.ICMPTypeOf4))
+	if f == flow.IPv6 {
+		errors = ruleset.MatchRange{Field: ruleset.ICMPTypeOf6, First: "\x01", Last: "\x04"}
+	} else {
+		c.addSet(&ruleset.Set{
+			Name: "icmp.errors", Comment: "destination unreachable, time exceeded, parameter problem",
+			Key: []ruleset.Type{ruleset.ICMPType}, Interval: true,
+			Elements: []ruleset.Element{{First: "\x03", Last: "\x03"}, {First: "\x0b", Last: "\x0c"}},
+		})
+	}
+	rules := []ruleset.Rule{{
+		Statements: []ruleset.Statement{errors, ruleset.MatchState{State: ruleset.CtRelated}, accept},
+		Comment:    "errors of tracked flows",
+	}}
+	if chain := c.addErrorChain(p, d, f); chain != "" {
+		rules = append(rules, ruleset.Rule{
+			Statements: []ruleset.Statement{errors, ruleset.MatchState{State: ruleset.CtInvalid}, ruleset.Verdict{Kind: ruleset.Jump, Chain: chain}},
+			Comment:    "errors of open flows",
+		})
+	}
+	return rules
+}
+
+// addErrorChain adds the chain that accepts errors whose quoted packet is in
+// the open space, and returns its name, or "" where nothing is open.
+func (c *compiler) addErrorChain(p *profile, d flow.Direction, f flow.Family) string {
+	q := quoteOf(f)
+	var rules []ruleset.Rule
+	for _, proto := range []flow.Protocol{flow.TCP, flow.UDP} {
+		o := c.open(p.scope, f, proto)
+		for _, opened := range flow.Directions {
+			if len(o.ports(opened)) == 0 {
+				continue
+			}
+			// The quoted packet went the other way.
+			offset := q.ports
+			if openedPort(opened, d.Opposite()) == ruleset.DestPort {
+				offset += 16
+			}
+			set := c.addPortSet(fmt.Sprintf("%s.open.%s.%s.quoted", p.scope.name, opened, protoName(proto, f)), ruleset.QuotedPort, o.ports(opened))
+			rules = append(rules, ruleset.Rule{
+				Statements: []ruleset.Statement{
+					ruleset.Match{Field: ruleset.Raw(q.protocol, 8), Value: ruleset.ProtoKey(proto)},
+					lookup(set, ruleset.Raw(offset, 16)),
+					accept,
+				},
+				Comment: fmt.Sprintf("quotes a packet of an open %s flow, %s", proto, opened),
+			})
+		}
+	}
+	if len(rules) == 0 {
+		return ""
+	}
+	if q.versionValue != 0 {
+		rules = append([]ruleset.Rule{{
+			Statements: []ruleset.Statement{
+				ruleset.Match{Field: ruleset.Raw(q.version, 8), Value: string([]byte{byte(q.versionValue)}), Negate: true},
+				ruleset.Verdict{Kind: ruleset.Return},
+			},
+			Comment: "the quoted header has options",
+		}}, rules...)
+	}
+	name := fmt.Sprintf("%s.%s.errors%d", p.name, d, f)
+	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
+	return name
+}

@@ -1,0 +1,201 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+const (
+	// maxInline is how many prefixes a chain holds as plain rules.
+	maxInline = 8
+	// minOwnSet is from how many ranges on the CIDRs of a rule are a set of
+	// their own, which all its leaf chains share.
+	minOwnSet = 64
+	// maxSets is how many shared sets a chain looks up before it merges the
+	// smaller ones into a set of its own: the look-ups of a packet stay bounded.
+	maxSets = 8
+)
+
+// peerSet is a named set of addresses that several chains may use.
+type peerSet struct {
+	name, comment string
+	ranges        []flow.Range
+	// from are the rules that brought it to a chain.
+	from []string
+}
+
+// hasPeers reports whether any address of the family is a peer of the rule.
+func (c *compiler) hasPeers(r *policies.Rule, f flow.Family) bool {
+	return len(c.inline(r, f)) > 0 || len(c.shared(r, f)) > 0
+}
+
+// inline returns the merged ranges of the rule's own CIDRs.
+func (c *compiler) inline(r *policies.Rule, f flow.Family) []flow.Range {
+	key := ruleFamily{r, f}
+	ranges, ok := c.inlineOf[key]
+	if !ok {
+		ranges = mergePrefixes(r.Prefixes, f)
+		c.inlineOf[key] = ranges
+	}
+	return ranges
+}
+
+// shared returns the lists and groups that the rule names and that hold
+// addresses of the family.
+func (c *compiler) shared(r *policies.Rule, f flow.Family) []*peerSet {
+	var out []*peerSet
+	add := func(address string, prefixes []netip.Prefix) {
+		name := shorten(address + "." + familySuffix(f))
+		s, ok := c.peerSets[name]
+		if !ok {
+			s = &peerSet{name: name, comment: comment([]string{address}), ranges: mergePrefixes(prefixes, f)}
+			c.peerSets[name] = s
+		}
+		if len(s.ranges) > 0 {
+			out = append(out, s)
+		}
+	}
+	for _, name := range r.Lists {
+		l := c.lists[name]
+		add(l.Address(), l.Entries)
+	}
+	for _, name := range r.Groups {
+		g := c.groups[name]
+		add(g.Address(), g.Members)
+	}
+	return out
+}
+
+// mergePrefixes returns the address space of the prefixes of one family in the
+// fewest ranges.
+func mergePrefixes(prefixes []netip.Prefix, f flow.Family) []flow.Range {
+	var ranges []flow.Range
+	for _, p := range prefixes {
+		if flow.FamilyOf(p.Addr()) == f {
+			ranges = append(ranges, flow.RangeOf(p))
+		}
+	}
+	return flow.MergeRanges(ranges)
+}
+
+// peerRules returns nft rules that give the verdict to packets whose peer is
+// one of the rules' peers. own names the set that they may need for
+// themselves. The list is of bounded length.
+func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Family, own string, verdict ruleset.Verdict) []ruleset.Rule {
+	for _, r := range rules {
+		if in := c.inline(r, f); len(in) == 1 && in[0].IsAny() {
+			return []ruleset.Rule{{Statements: []ruleset.Statement{verdict}, Comment: comment([]string{r.Address()})}}
+		}
+	}
+
+	// The CIDRs that rules hold themselves, and the sets they share.
+	type piece struct {
+		flow.Range
+		from string
+	}
+	var pieces []piece
+	var sets []*peerSet
+	byName := map[string]*peerSet{}
+	addSet := func(s *peerSet, from string) {
+		if have := byName[s.name]; have != nil {
+			have.from = append(have.from, from)
+			return
+		}
+		use := *s
+		use.from = []string{from}
+		byName[s.name] = &use
+		sets = append(sets, &use)
+	}
+	seen := map[flow.Range]bool{}
+	for _, r := range rules {
+		in := c.inline(r, f)
+		if len(in) >= minOwnSet {
+			name := fmt.Sprintf("%s.%s.%s.%s", r.Group, r.Direction, r.ID, familySuffix(f))
+			addSet(&peerSet{name: shorten(name), comment: comment([]string{r.Address()}), ranges: in}, r.Address())
+		} else {
+			for _, p := range in {
+				if !seen[p] {
+					seen[p] = true
+					pieces = append(pieces, piece{p, r.Address()})
+				}
+			}
+		}
+		for _, s := range c.shared(r, f) {
+			addSet(s, r.Address())
+		}
+	}
+
+	// Too many sets: the smallest are merged with the rest.
+	slices.SortStableFunc(sets, func(a, b *peerSet) int { return len(b.ranges) - len(a.ranges) })
+	for len(sets) > maxSets {
+		s := sets[len(sets)-1]
+		sets = sets[:len(sets)-1]
+		for _, p := range s.ranges {
+			pieces = append(pieces, piece{p, s.from[0]})
+		}
+	}
+	slices.SortFunc(sets, func(a, b *peerSet) int { return compareNames(a.name, b.name) })
+
+	field := ruleset.Peer(f, d)
+	var out []ruleset.Rule
+	if len(pieces) <= maxInline {
+		for _, p := range pieces {
+			out = append(out, ruleset.Rule{
+				Statements: []ruleset.Statement{matchRange(field, p.Range), verdict},
+				Comment:    comment([]string{p.from}),
+			})
+		}
+	} else {
+		ranges := make([]flow.Range, len(pieces))
+		from := make([]string, len(pieces))
+		for i, p := range pieces {
+			ranges[i], from[i] = p.Range, p.from
+		}
+		slices.Sort(from)
+		s := peerSet{name: own, ranges: flow.MergeRanges(ranges), from: slices.Compact(from)}
+		s.comment = comment(s.from)
+		sets = append(sets, &s)
+	}
+	for _, s := range sets {
+		c.addAddressSet(s.name, s.comment, f, s.ranges)
+		slices.Sort(s.from)
+		out = append(out, ruleset.Rule{
+			Statements: []ruleset.Statement{ruleset.Lookup{Fields: []ruleset.Field{field}, Set: s.name}, verdict},
+			Comment:    comment(slices.Compact(s.from)),
+		})
+	}
+	return out
+}
+
+// matchRange asks for an address in a range, as a prefix where it is one.
+func matchRange(field ruleset.Field, r flow.Range) ruleset.Statement {
+	if p := r.Prefixes(); len(p) == 1 {
+		return ruleset.MatchPrefix{Field: field, Prefix: p[0]}
+	}
+	return ruleset.MatchRange{Field: field, First: ruleset.AddrKey(r.First), Last: ruleset.AddrKey(r.Last)}
+}
+
+// addAddressSet adds an interval set of addresses, once for each name.
+func (c *compiler) addAddressSet(name, comment string, f flow.Family, ranges []flow.Range) {
+	if c.sets[name] != nil {
+		return
+	}
+	s := &ruleset.Set{Name: name, Comment: comment, Key: []ruleset.Type{addressType(f)}, Interval: true}
+	s.Elements = make([]ruleset.Element, len(ranges))
+	for i, r := range ranges {
+		s.Elements[i] = ruleset.Element{First: ruleset.AddrKey(r.First), Last: ruleset.AddrKey(r.Last)}
+	}
+	c.sets[name] = s
+}
+
+func addressType(f flow.Family) ruleset.Type {
+	if f == flow.IPv4 {
+		return ruleset.IPv4Addr
+	}
+	return ruleset.IPv6Addr
+}
