@@ -253,7 +253,7 @@ func TestCutAgreesWithTheRules(t *testing.T) {
 				if rng.IntN(8) == 0 {
 					last = 255
 				}
-				if last > 255 {
+				if first > last || last > 255 {
 					break
 				}
 				k.spans = append(k.spans, span{uint16(first), uint16(last)})

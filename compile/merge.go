@@ -85,6 +85,86 @@ func cut(rules []keyedRule) []atom {
 	return atoms
 }
 
+// weight returns how many rules the atoms of these rules hold in all, which is
+// what leaf chains would hold of their addresses.
+func weight(rules []keyedRule) int {
+	var begins, ends []int
+	for _, r := range rules {
+		for _, s := range r.spans {
+			begins, ends = append(begins, int(s.first)), append(ends, int(s.last)+1)
+		}
+	}
+	slices.Sort(begins)
+	slices.Sort(ends)
+	// Walk both in order: at each new border, the spans open after it make an
+	// atom.
+	sum, open := 0, 0
+	for b, e := 0, 0; e < len(ends); {
+		at := ends[e]
+		if b < len(begins) {
+			at = min(at, begins[b])
+		}
+		for ; b < len(begins) && begins[b] == at; b++ {
+			open++
+		}
+		for ; e < len(ends) && ends[e] == at; e++ {
+			open--
+		}
+		sum += open
+	}
+	return sum
+}
+
+// layerSizes are the block sizes of the layers, the widest first.
+var layerSizes = [...]int{4096, 256, 16, 1}
+
+// layers splits rules that overlap so much that their atoms would hold each of
+// them very often: n wide port ranges have up to 2n atoms with up to n rules
+// each. Each span then falls into aligned blocks of a few sizes, at most 30 of
+// each, and every size is a layer with atoms of its own. Most policies are one
+// layer.
+func layers(rules []keyedRule) [][]keyedRule {
+	if weight(rules) <= 16*len(rules)+10000 {
+		return [][]keyedRule{rules}
+	}
+	var out [][]keyedRule
+	rest := rules
+	for _, size := range layerSizes {
+		var layer, next []keyedRule
+		for _, r := range rest {
+			in, left := keyedRule{rule: r.rule}, keyedRule{rule: r.rule}
+			for _, s := range r.spans {
+				// The aligned part goes into this layer, its two sides into
+				// narrower ones.
+				first := (int(s.first) + size - 1) / size * size
+				beyond := (int(s.last) + 1) / size * size
+				if first >= beyond {
+					left.spans = append(left.spans, s)
+					continue
+				}
+				in.spans = append(in.spans, span{uint16(first), uint16(beyond - 1)})
+				if int(s.first) < first {
+					left.spans = append(left.spans, span{s.first, uint16(first - 1)})
+				}
+				if beyond <= int(s.last) {
+					left.spans = append(left.spans, span{uint16(beyond), s.last})
+				}
+			}
+			if len(in.spans) > 0 {
+				layer = append(layer, in)
+			}
+			if len(left.spans) > 0 {
+				next = append(next, left)
+			}
+		}
+		if len(layer) > 0 {
+			out = append(out, layer)
+		}
+		rest = next
+	}
+	return out
+}
+
 // sortRules sorts by group and ID; the rules are of one direction.
 func sortRules(rules []*policies.Rule) {
 	slices.SortFunc(rules, func(a, b *policies.Rule) int {

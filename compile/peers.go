@@ -186,9 +186,17 @@ func (c *compiler) addAddressSet(name, comment string, f flow.Family, ranges []f
 		return
 	}
 	s := &ruleset.Set{Name: name, Comment: comment, Key: []ruleset.Type{addressType(f)}, Interval: true}
+	// A list may hold a million ranges: their keys are pieces of one string.
+	size := f.Bits() / 8
+	buf := make([]byte, 0, 2*size*len(ranges))
+	for _, r := range ranges {
+		buf = append(append(buf, r.First.AsSlice()...), r.Last.AsSlice()...)
+	}
+	keys := string(buf)
 	s.Elements = make([]ruleset.Element, len(ranges))
-	for i, r := range ranges {
-		s.Elements[i] = ruleset.Element{First: ruleset.AddrKey(r.First), Last: ruleset.AddrKey(r.Last)}
+	for i := range ranges {
+		s.Elements[i] = ruleset.Element{First: keys[:size], Last: keys[size : 2*size]}
+		keys = keys[2*size:]
 	}
 	c.sets[name] = s
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -45,8 +46,7 @@ func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 	if len(rest) == 1 && len(rest[0].Statements) == 1 {
 		return rest // anybody, whatever the key
 	}
-	atoms := cut(part)
-	if len(atoms) == 0 {
+	if len(part) == 0 {
 		return append(rest, end(s.refused))
 	}
 
@@ -55,8 +55,22 @@ func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 		otherwise = ruleset.Verdict{Kind: ruleset.Goto, Chain: s.name + "/rest"}
 		c.addChain(&ruleset.Chain{Name: otherwise.Chain, Comment: "rules for all " + s.of, Rules: append(rest, end(s.refused))})
 	}
+	// Each layer falls through to the next; nearly always there is one.
+	in := layers(part)
+	for i := len(in) - 1; i > 0; i-- {
+		layer := *s
+		layer.name = fmt.Sprintf("%s/layer%d", s.name, i)
+		c.addChain(&ruleset.Chain{Name: layer.name, Comment: "wide overlapping rules in layers", Rules: c.layerRules(&layer, in[i], otherwise)})
+		otherwise = ruleset.Verdict{Kind: ruleset.Goto, Chain: layer.name}
+	}
+	return c.layerRules(s, in[0], otherwise)
+}
+
+// layerRules returns the nft rules that decide by one map of the rules' atoms,
+// and go on to otherwise where no rule allows.
+func (c *compiler) layerRules(s *keySpace, rules []keyedRule, otherwise ruleset.Verdict) []ruleset.Rule {
 	m := &ruleset.Set{Name: s.name + "." + s.of, Key: []ruleset.Type{s.keyType}, Map: true, Interval: true}
-	for _, a := range atoms {
+	for _, a := range cut(rules) {
 		v := c.atomVerdict(s, a, otherwise)
 		if n := len(m.Elements); n > 0 && *m.Elements[n-1].Verdict == v && m.Elements[n-1].Last == s.key(a.first-1) {
 			m.Elements[n-1].Last = s.key(a.last)
