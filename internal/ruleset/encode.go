@@ -15,9 +15,9 @@ import (
 // that cannot be, such as a value of the wrong length.
 func (r Rule) Exprs() ([]expr.Any, error) {
 	var e encoder
-	for _, s := range r.Statements {
+	for i, s := range r.Statements {
 		if err := e.statement(s); err != nil {
-			return nil, fmt.Errorf("rule %q: %w", r.Text(), err)
+			return nil, fmt.Errorf("statement %d, %T: %w", i+1, s, err)
 		}
 	}
 	return e.out, nil
