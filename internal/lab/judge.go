@@ -1,0 +1,379 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/flow"
+)
+
+// Judge asks the kernel of a stand's host about packets, thousands a second.
+// It is to be opened after the policy was applied: it adds a table that reads
+// conntrack's state, which counts as a reason to keep open flows in conntrack.
+// While it is open, nothing but its own packets leaves the host.
+type Judge struct {
+	stand    *Stand
+	observer *observer
+	log      *nflog
+	witness  *Witness
+	nextID   uint16
+}
+
+// Probe is a packet to ask about.
+type Probe struct {
+	Packet flow.Packet
+	// Envelope's ID and Class are the judge's.
+	Envelope Envelope
+	// GoOn lets a packet that passed go on to its destination, so that
+	// conntrack keeps its entry. All others leave no trace in conntrack, and
+	// may be asked about again and again.
+	GoOn bool
+}
+
+// Outcome is what the kernel did with a packet.
+type Outcome struct {
+	// Arrived says that the packet came to the host's netfilter hooks. Where
+	// it did not, nothing else of the outcome counts.
+	Arrived bool
+	// Passed says that the ruleset let it through.
+	Passed bool
+	// Classified says that it came past conntrack, so that State and Untracked
+	// are known. It is false for packets that were dropped before that.
+	Classified bool
+	// State is what conntrack says of the packet.
+	State flow.State
+	// Untracked says that conntrack was told to leave the packet alone. State
+	// is New then.
+	Untracked bool
+	// Err is why a packet that did not arrive could not be sent, nil where
+	// that is not known.
+	Err error
+}
+
+// HasEntry says that conntrack has an entry that the packet belongs to, or
+// would have made one had the packet gone on.
+func (o Outcome) HasEntry() bool {
+	return o.Classified && !o.Untracked && o.State != flow.Invalid
+}
+
+func (o Outcome) String() string {
+	if !o.Arrived {
+		return fmt.Sprintf("did not arrive (%v)", o.Err)
+	}
+	verdict := "dropped"
+	if o.Passed {
+		verdict = "passed"
+	}
+	switch {
+	case !o.Classified:
+		return verdict + " before conntrack"
+	case o.Untracked:
+		return verdict + ", untracked"
+	default:
+		return verdict + ", " + o.State.String()
+	}
+}
+
+const (
+	judgeGroup = 7363
+	// judgeWindow packets are on their way at once. It is far below the
+	// kernel's backlog of a CPU, net.core.netdev_max_backlog.
+	judgeWindow = 256
+	// judgeRounds is how often a packet is sent that did not arrive: the
+	// backlog is shared with everything else that the machine receives.
+	judgeRounds = 3
+	// judgePatience is how long the kernel may take over a window.
+	judgePatience = 10 * time.Second
+	// reportsEach is how many reports a packet makes at most.
+	reportsEach = 3
+)
+
+// OpenJudge adds the observing table to the stand's host.
+func (s *Stand) OpenJudge() (*Judge, error) {
+	j := &Judge{stand: s}
+	if err := j.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a judge: %w", err), j.Close())
+	}
+	return j, nil
+}
+
+func (j *Judge) open() (err error) {
+	if j.witness, err = j.stand.Host.OpenWitness(); err != nil {
+		return err
+	}
+	if j.log, err = j.stand.Host.openNflog(judgeGroup); err != nil {
+		return err
+	}
+	var passive []string
+	for i := range j.stand.ports {
+		passive = append(passive, fmt.Sprintf("%s%d", PassivePrefix, i))
+	}
+	j.observer, err = j.stand.Host.openObserver(judgeGroup, passive)
+	return err
+}
+
+// Close removes the observing table. The conntrack entries stay.
+func (j *Judge) Close() error {
+	var errs []error
+	if j.observer != nil {
+		errs = append(errs, j.observer.close())
+	}
+	if j.log != nil {
+		errs = append(errs, j.log.close())
+	}
+	if j.witness != nil {
+		errs = append(errs, j.witness.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Witness returns the conntrack entries of the host.
+func (j *Judge) Witness() *Witness { return j.witness }
+
+// Ask sends the probes in order and returns an outcome for each. A probe whose
+// packet says Established or Related gets a conntrack entry first: of the flow
+// that it answers, or that the quoted packet belongs to. For protocols that sgc
+// tracks by itself that takes an opener (GoOn) in the other direction instead.
+// The entries stay until Witness().Flush. The error says that the lab failed;
+// then no outcome counts.
+func (j *Judge) Ask(probes []Probe) ([]Outcome, error) {
+	for i := range probes {
+		if err := j.prepare(&probes[i]); err != nil {
+			return nil, err
+		}
+	}
+	outcomes := make([]Outcome, len(probes))
+	err := j.stand.Host.Do(func() error {
+		if err := pin(); err != nil {
+			return err
+		}
+		for first := 0; first < len(probes); first += j.window() {
+			last := min(first+j.window(), len(probes))
+			if err := j.askWindow(probes[first:last], outcomes[first:last]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("judge packets: %w", err)
+	}
+	return outcomes, nil
+}
+
+// AskOne is Ask for one packet that leaves no trace.
+func (j *Judge) AskOne(p flow.Packet) (Outcome, error) {
+	return j.one(Probe{Packet: p})
+}
+
+// Open sends a packet that goes on if it passes: what it opens is known to
+// conntrack afterwards.
+func (j *Judge) Open(p flow.Packet) (Outcome, error) {
+	return j.one(Probe{Packet: p, GoOn: true})
+}
+
+func (j *Judge) one(p Probe) (Outcome, error) {
+	outcomes, err := j.Ask([]Probe{p})
+	if err != nil {
+		return Outcome{}, err
+	}
+	return outcomes[0], nil
+}
+
+func (j *Judge) window() int { return min(judgeWindow, max(1, j.log.room/reportsEach-1)) }
+
+// pin keeps the calling thread, which has to end with the call of Do, on its
+// processor: packets that come over a veth are queued by processor, and only
+// one queue keeps their order.
+func pin() error {
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return fmt.Errorf("ask for the processor: %w", errno)
+	}
+	var set unix.CPUSet
+	set.Set(int(cpu))
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("stay on processor %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// prepare makes the conntrack entry that the packet's state asks for. A packet
+// that cannot have one is sent without: the outcome tells its true state.
+func (j *Judge) prepare(probe *Probe) error {
+	p, id := &probe.Packet, probe.Envelope.EchoID
+	var opener flow.Packet
+	switch {
+	case p.Protocol.IsOther(p.Family()):
+		return nil
+	case p.State == flow.Related && p.Quoted != nil:
+		opener = *p.Quoted
+	case p.State == flow.Established && p.Protocol.HasPorts():
+		opener = p.Reply()
+	case p.State == flow.Established:
+		opener = queryFor(p)
+	default:
+		return nil
+	}
+	if opener.Protocol.IsOther(opener.Family()) {
+		return nil
+	}
+	if err := j.witness.Create(&opener, id); err != nil && !errors.Is(err, ErrNoEntry) {
+		return err
+	}
+	return nil
+}
+
+// queryFor returns the query that p answers, or p itself, if it is a query, of
+// which conntrack then believes that it was answered before.
+func queryFor(p *flow.Packet) flow.Packet {
+	f := p.Family()
+	for query := range 256 {
+		if answer, ok := answerOf(f, uint8(query)); ok && answer == p.ICMPType {
+			opener := p.Reply()
+			opener.ICMPType = uint8(query)
+			return opener
+		}
+	}
+	return *p
+}
+
+// askWindow sends the probes, and those again that did not arrive.
+func (j *Judge) askWindow(probes []Probe, outcomes []Outcome) error {
+	for range judgeRounds {
+		sent := map[uint16]*Outcome{}
+		for i := range probes {
+			if outcomes[i].Arrived || errors.Is(outcomes[i].Err, ErrImpossible) {
+				continue
+			}
+			id := j.id()
+			sent[id] = &outcomes[i]
+			outcomes[i].Err = j.send(&probes[i], id)
+		}
+		if len(sent) == 0 {
+			return nil
+		}
+		if err := j.collect(sent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// id returns the next identification. 0 is left out: the kernel would choose
+// another.
+func (j *Judge) id() uint16 {
+	j.nextID++
+	if j.nextID == 0 {
+		j.nextID = 1
+	}
+	return j.nextID
+}
+
+func (j *Judge) send(probe *Probe, id uint16) error {
+	p := probe.Packet
+	if err := j.stand.Possible(&p); err != nil {
+		return err
+	}
+	e := probe.Envelope
+	e.ID, e.Class = id, classProbe
+	if probe.GoOn {
+		e.Class = classOpener
+	}
+	through := p.Forwarded && p.Direction == flow.Egress
+	if through {
+		// The host, as a router, lowers it by one.
+		if p.HopLimit == 0 {
+			p.HopLimit = defaultHopLimit
+		}
+		p.HopLimit++
+	}
+	packet, err := Marshal(&p, e)
+	if err != nil {
+		return err
+	}
+	port := j.stand.port(p.Interface)
+	switch {
+	case through:
+		return port.back.Send(packet)
+	case p.Direction == flow.Ingress:
+		return port.wire.Send(packet)
+	default:
+		return port.sender.Send(packet)
+	}
+}
+
+// endPacket is a packet that is reported and goes no further.
+func endPacket(id uint16) ([]byte, error) {
+	p := flow.Packet{Protocol: flow.UDP, Source: nextHops[flow.IPv4], Dest: nextHops[flow.IPv4]}
+	return Marshal(&p, Envelope{ID: id, Class: classEnd})
+}
+
+// collect reads reports until that of a last packet, which the kernel sees
+// after all others.
+func (j *Judge) collect(sent map[uint16]*Outcome) error {
+	last := j.id()
+	packet, err := endPacket(last)
+	if err != nil {
+		return err
+	}
+	if err := j.stand.ports[0].wire.Send(packet); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(judgePatience); ; {
+		copies, err := j.log.receive(deadline)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("the last of %d packets did not arrive within %s", len(sent), judgePatience)
+		}
+		if err != nil {
+			return err
+		}
+		for _, c := range copies {
+			id, err := identification(c.packet)
+			switch {
+			case err != nil:
+				return err
+			case c.prefix == reportEnd && id == last:
+				return nil
+			case sent[id] != nil:
+				if err := sent[id].report(c.prefix); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+func identification(packet []byte) (uint16, error) {
+	_, e, err := Parse(packet)
+	return e.ID, err
+}
+
+// report adds one report to the outcome.
+func (o *Outcome) report(prefix string) error {
+	o.Arrived, o.Err = true, nil
+	state, isState := strings.CutPrefix(prefix, reportState)
+	switch {
+	case prefix == reportArrived:
+	case prefix == reportPassed:
+		o.Passed = true
+	case !isState:
+		return fmt.Errorf("unknown report %q", prefix)
+	default:
+		o.Classified = true
+		for _, s := range [...]flow.State{flow.New, flow.Established, flow.Related, flow.Invalid} {
+			if s.String() == state {
+				o.State = s
+				return nil
+			}
+		}
+		o.Untracked = state == "untracked"
+	}
+	return nil
+}

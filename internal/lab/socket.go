@@ -1,0 +1,206 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/flow"
+)
+
+// ListenTCP listens inside the namespace. Port 0 chooses one.
+func (n *Namespace) ListenTCP(local netip.AddrPort) (*net.TCPListener, error) {
+	var l *net.TCPListener
+	err := n.Do(func() (err error) {
+		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(local))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen in %s: %w", n.name, err)
+	}
+	return l, nil
+}
+
+// DialTCP connects from inside the namespace. The zero local address, or a
+// local port 0, leaves the choice to the kernel.
+func (n *Namespace) DialTCP(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAlive: -1}
+	if local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(local)
+	}
+	var c net.Conn
+	// A dial to one address opens its socket on the calling thread.
+	err := n.Do(func() (err error) {
+		c, err = d.DialContext(ctx, "tcp", remote.String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial from %s: %w", n.name, err)
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// ListenUDP opens an unconnected UDP socket inside the namespace.
+func (n *Namespace) ListenUDP(local netip.AddrPort) (*net.UDPConn, error) {
+	var c *net.UDPConn
+	err := n.Do(func() (err error) {
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen in %s: %w", n.name, err)
+	}
+	return c, nil
+}
+
+// DialUDP opens a connected UDP socket inside the namespace.
+func (n *Namespace) DialUDP(local, remote netip.AddrPort) (*net.UDPConn, error) {
+	var from *net.UDPAddr
+	if local.IsValid() {
+		from = net.UDPAddrFromAddrPort(local)
+	}
+	var c *net.UDPConn
+	err := n.Do(func() (err error) {
+		c, err = net.DialUDP("udp", from, net.UDPAddrFromAddrPort(remote))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial from %s: %w", n.name, err)
+	}
+	return c, nil
+}
+
+// ErrNoReply says that nothing answered in time.
+var ErrNoReply = errors.New("no reply")
+
+// Ping is one echo request.
+type Ping struct {
+	// Source may be the zero value: the kernel chooses.
+	Source, Dest netip.Addr
+	ID, Seq      uint16
+	Payload      []byte
+}
+
+// Ping sends an echo request from inside the namespace and waits for its reply
+// until the context ends, which is ErrNoReply, wrapped. A request that the
+// host's own rules drop fails with EPERM, wrapped.
+func (n *Namespace) Ping(ctx context.Context, p Ping) error {
+	family := flow.FamilyOf(p.Dest)
+	domain, proto := unix.AF_INET, int(flow.ICMP)
+	request := []byte{8, 0, 0, 0}
+	if family == flow.IPv6 {
+		domain, proto = unix.AF_INET6, int(flow.ICMPv6)
+		request[0] = 128 // the kernel fills in the checksum of ICMPv6
+	}
+	request = binary.BigEndian.AppendUint16(request, p.ID)
+	request = binary.BigEndian.AppendUint16(request, p.Seq)
+	request = append(request, p.Payload...)
+	if family == flow.IPv4 {
+		binary.BigEndian.PutUint16(request[2:], checksum(request))
+	}
+	conn, err := socket.Socket(domain, unix.SOCK_RAW, proto, "ping", &socket.Config{NetNS: n.fd})
+	if err != nil {
+		return fmt.Errorf("open a raw socket in %s: %w", n.name, err)
+	}
+	err = n.exchange(ctx, conn, p, request)
+	if err != nil {
+		err = fmt.Errorf("ping %s from %s: %w", p.Dest, n.name, err)
+	}
+	return errors.Join(err, conn.Close())
+}
+
+func (n *Namespace) exchange(ctx context.Context, conn *socket.Conn, p Ping, request []byte) error {
+	if p.Source.IsValid() {
+		if err := conn.Bind(sockaddr(p.Source)); err != nil {
+			return fmt.Errorf("bind to %s: %w", p.Source, err)
+		}
+	}
+	if err := conn.Sendto(ctx, request, 0, sockaddr(p.Dest)); err != nil {
+		return err
+	}
+	b := make([]byte, 1<<16)
+	for {
+		size, _, err := conn.Recvfrom(ctx, b, 0)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return ErrNoReply
+		case err != nil:
+			return err
+		case isEchoReply(b[:size], p):
+			return nil
+		}
+	}
+}
+
+// isEchoReply reports whether what a raw ICMP socket received, in IPv4 with the
+// IP header and in IPv6 without, answers the request.
+func isEchoReply(b []byte, p Ping) bool {
+	reply := byte(129)
+	if p.Dest.Is4() {
+		packet, _, err := Parse(b)
+		if err != nil || packet.Source != p.Dest {
+			return false
+		}
+		reply, b = 0, b[int(b[0]&0xf)*4:]
+	}
+	return len(b) >= 8 && b[0] == reply &&
+		binary.BigEndian.Uint16(b[4:]) == p.ID && binary.BigEndian.Uint16(b[6:]) == p.Seq
+}
+
+func sockaddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
+}
+
+// Echo serves a TCP listener until it is closed: everything that a client sends
+// comes back to it.
+func Echo(l *net.TCPListener) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			return // the listener was closed
+		}
+		go func() {
+			defer c.Close()
+			// The client sees what went wrong: its bytes do not come back.
+			_, _ = c.ReadFrom(c)
+		}()
+	}
+}
+
+// RoundTrip sends data over a connection to an Echo and compares what comes
+// back before the timeout.
+func RoundTrip(c net.Conn, data []byte, timeout time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(data)
+		sent <- err
+	}()
+	got, want := make([]byte, len(data)), data
+	for n := 0; n < len(got); {
+		m, err := c.Read(got[n:])
+		if err != nil {
+			return fmt.Errorf("after %d of %d bytes: %w", n, len(got), err)
+		}
+		n += m
+	}
+	if err := <-sent; err != nil {
+		return err
+	}
+	if string(got) != string(want) {
+		return errors.New("the data came back changed")
+	}
+	return nil
+}
