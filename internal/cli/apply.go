@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"sgc/apply"
+	"sgc/policies"
+)
+
+// applyOptions are the flags of apply.
+type applyOptions struct {
+	// Path is the policy's, unless Plan is set.
+	Path string
+	// Plan is a saved plan, read from PlanFile.
+	Plan        *planFile
+	PlanFile    string
+	AutoApprove bool
+	Verbose     bool
+}
+
+func (s *session) applyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "apply", Usage: "enforce the policy", ArgsUsage: "[PATH|PLANFILE]",
+		Description: `Show the plan, ask, and bring the kernel to what the policy says, in one
+transaction that holds nothing but the difference: no packet is judged by a
+half-made policy, and if anything fails, the kernel is as it was. A saved plan
+(sgc plan --out) is carried out without a question, and refused if the kernel
+or the policy moved on.
+
+` + paths,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
+			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table"},
+		},
+		Action: func(c *cli.Context) error {
+			argument, err := atMostOne(c)
+			if err != nil {
+				return err
+			}
+			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose")}
+			if o.Plan, err = openPlan(argument); err != nil {
+				return err
+			}
+			if o.Plan != nil {
+				o.PlanFile = argument
+				return s.applySaved(c.Context, o)
+			}
+			if o.Path, err = policyPath(argument); err != nil {
+				return err
+			}
+			return s.apply(c.Context, o, s.inputs())
+		},
+	}
+}
+
+// applySaved carries a saved plan out: the policy is loaded again from where
+// the plan was made.
+func (s *session) applySaved(ctx context.Context, o applyOptions) error {
+	if len(s.Vars) > 0 || len(s.VarFiles) > 0 {
+		return errors.New("a saved plan holds its variables; leave --var and --var-file out")
+	}
+	state, err := s.stateDir()
+	if err != nil {
+		return err
+	}
+	if absolute(state) != o.Plan.State {
+		return fmt.Errorf("the plan %s was made for another network namespace or state directory (its record is in %s, not in %s)", o.PlanFile, o.Plan.State, absolute(state))
+	}
+	o.Path = o.Plan.Path
+	return s.apply(ctx, o, o.Plan.inputs(s.Environ))
+}
+
+// attempts is how often apply looks at the kernel again when somebody else
+// changes it at the same time.
+const attempts = 5
+
+func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs) error {
+	policy, err := s.loadEnforceable(o.Path, in)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, func(h *host) error { return s.converge(ctx, h, policy, o) })
+}
+
+// converge makes plans until one of them is committed or nothing is to do.
+func (s *session) converge(ctx context.Context, h *host, policy *policies.Policy, o applyOptions) error {
+	approved := ""
+	for attempt := 1; ; attempt++ {
+		p, err := s.planAgain(ctx, h, policy, o)
+		if err != nil {
+			return err
+		}
+		if o.Plan != nil {
+			if err := o.Plan.refuse(o.PlanFile, p); err != nil {
+				return err
+			}
+		}
+		if p.empty() {
+			if err := h.recordUnchanged(p); err != nil {
+				return err
+			}
+			return s.showApplied(p, o, false)
+		}
+		digest := p.delta.Digest()
+		switch {
+		case attempt == 1 || digest != approved && o.AutoApprove:
+			if !s.JSON {
+				if err := s.showPlan(p, o.Verbose, nil); err != nil {
+					return err
+				}
+			}
+			if o.Plan == nil && !o.AutoApprove {
+				if err := s.approve(ctx, "Apply these changes?", "apply"); err != nil {
+					return err
+				}
+			}
+		case digest != approved:
+			return errors.New("the kernel's nftables were changed while you looked at the plan, and it is not what would happen now; nothing was changed. Run sgc apply again")
+		}
+		approved = digest
+		err = h.commit(ctx, p)
+		switch {
+		case err == nil:
+			return s.showApplied(p, o, true)
+		case !errors.Is(err, apply.ErrChanged):
+			return err
+		case o.Plan != nil:
+			return errors.New("the kernel's nftables were changed since the plan was saved; nothing was changed")
+		case attempt == attempts:
+			return fmt.Errorf("another program keeps changing the kernel's nftables: gave up after %d attempts, nothing was changed", attempts)
+		}
+		s.inform("Another program changed the kernel's nftables at the same moment; looking again.")
+	}
+}
+
+// planAgain looks at the kernel, finishes what an earlier apply left, and
+// makes the plan.
+func (s *session) planAgain(ctx context.Context, h *host, policy *policies.Policy, o applyOptions) (*plan, error) {
+	v, err := s.look(ctx, h.kernel, h.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.settle(h.dir, v); err != nil {
+		return nil, err
+	}
+	return newPlan(o.Path, policy, v)
+}
+
+// commit writes the plan ahead, sends its transaction and makes the record of
+// it. If the kernel refuses, the record is as it was too.
+func (h *host) commit(ctx context.Context, p *plan) error {
+	r, err := p.record()
+	if err != nil {
+		return err
+	}
+	return h.transact(ctx, r, p.delta, (*apply.Dir).Promote)
+}
+
+// record returns the record of the plan once it is committed.
+func (p *plan) record() (*apply.Record, error) {
+	return newRecord(p.path, p.digest, enforced{Policy: p.policy, Conntrack: p.conntrack})
+}
+
+// recordUnchanged writes down where the policy comes from when the kernel
+// needs no transaction but the record is not this policy's: its files moved, a
+// description changed, or the state directory was lost.
+func (h *host) recordUnchanged(p *plan) error {
+	r, err := p.record()
+	if err != nil {
+		return err
+	}
+	if was := p.sight.record; was != nil {
+		if was.Path == r.Path && slices.Equal(was.Files, r.Files) && sameJSON(was.Policy, r.Policy) {
+			return nil
+		}
+		if was.Digest == r.Digest {
+			r.Applied = was.Applied
+		}
+	}
+	if err := h.dir.WriteAhead(r); err != nil {
+		return err
+	}
+	return h.dir.Promote()
+}
+
+// sameJSON compares two JSON texts without their white space.
+func sameJSON(a, b []byte) bool {
+	return bytes.Equal(compactJSON(a), compactJSON(b))
+}
+
+// approve asks a person. Everything but "yes" is a no.
+func (s *session) approve(ctx context.Context, question, command string) error {
+	if s.JSON {
+		return fmt.Errorf("with --json nobody can be asked; add --auto-approve to %s without a question", command)
+	}
+	if !s.InTerminal {
+		return fmt.Errorf("%s asks before it changes anything, and standard input is no terminal; add --auto-approve to %s without a question. Nothing was changed", command, command)
+	}
+	fmt.Fprintf(s.Err, "%s Only 'yes' is accepted: ", s.errPaint().bold(question))
+	answer, err := s.readLine(ctx)
+	if err != nil {
+		fmt.Fprintln(s.Err)
+		return err
+	}
+	if answer != "yes" {
+		s.inform("Not approved, nothing was changed.")
+		return errReported
+	}
+	fmt.Fprintln(s.Err)
+	return nil
+}
+
+// readLine reads one line of standard input without its white space. The read
+// itself cannot be cut off: it is left to the end of the process.
+func (s *session) readLine(ctx context.Context) (string, error) {
+	line := make(chan string, 1)
+	go func() {
+		// An answer without a newline, or none, is a line too.
+		text, _ := bufio.NewReader(s.In).ReadString('\n')
+		line <- strings.TrimSpace(text)
+	}()
+	select {
+	case text := <-line:
+		return text, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// showApplied says what an apply did.
+func (s *session) showApplied(p *plan, o applyOptions, applied bool) error {
+	if s.JSON {
+		return s.showPlan(p, o.Verbose, &applied)
+	}
+	if !applied {
+		return s.showPlan(p, o.Verbose, nil)
+	}
+	_, err := fmt.Fprintf(s.Out, "%s The kernel enforces the policy %s.\n", s.outPaint().green("Applied."), shellWord(p.path))
+	return err
+}

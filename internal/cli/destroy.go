@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"sgc/apply"
+)
+
+func (s *session) destroyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "destroy", Usage: "stop enforcing anything",
+		Description: `Remove the table inet sgc in one transaction, and the record of it. Every
+packet passes then, as far as sgc is concerned.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := none(c); err != nil {
+				return err
+			}
+			return s.destroy(c.Context, c.Bool("auto-approve"))
+		},
+	}
+}
+
+// destroyView is the JSON form of destroy.
+type destroyView struct {
+	FormatVersion int  `json:"format_version"`
+	Destroyed     bool `json:"destroyed"`
+}
+
+func (s *session) destroy(ctx context.Context, autoApprove bool) error {
+	return s.change(ctx, func(h *host) error {
+		for attempt := 1; ; attempt++ {
+			v, err := s.look(ctx, h.kernel, h.dir)
+			if err != nil {
+				return err
+			}
+			if err := s.settle(h.dir, v); err != nil {
+				return err
+			}
+			if v.snapshot.Table == nil {
+				if err := h.dir.Remove(); err != nil {
+					return err
+				}
+				return s.showDestroyed(false)
+			}
+			if attempt == 1 && !autoApprove {
+				s.inform("The table inet sgc will be removed: %s. Nothing is filtered then.", countTable(v.snapshot.Table))
+				if err := s.approve(ctx, "Remove it?", "destroy"); err != nil {
+					return err
+				}
+			}
+			delta, err := apply.Diff(v.snapshot, nil)
+			if err != nil {
+				return err
+			}
+			r, err := newRecord("", "", enforced{})
+			if err != nil {
+				return err
+			}
+			err = h.transact(ctx, r, delta, (*apply.Dir).Remove)
+			switch {
+			case err == nil:
+				return s.showDestroyed(true)
+			case !errors.Is(err, apply.ErrChanged):
+				return err
+			case attempt == attempts:
+				return fmt.Errorf("another program keeps changing the kernel's nftables: gave up after %d attempts, nothing was changed", attempts)
+			}
+		}
+	})
+}
+
+func (s *session) showDestroyed(destroyed bool) error {
+	if s.JSON {
+		return s.writeJSON(destroyView{formatVersion, destroyed})
+	}
+	text := "Nothing is enforced, nothing to remove."
+	if destroyed {
+		text = "The table inet sgc is removed. Nothing is enforced any more."
+	}
+	_, err := fmt.Fprintln(s.Out, text)
+	return err
+}

@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+
+	"sgc/apply"
+)
+
+// operation is one difference between two tables in the form of JSON.
+type operation struct {
+	// Action is what an apply does: add, remove, change or move.
+	Action string `json:"action"`
+	// Kind is table, chain, set, element, rule or object.
+	Kind string `json:"kind"`
+	// Name is the chain of a rule, the set of an element, else the object's
+	// own name.
+	Name string `json:"name"`
+	// Address is the comment of the object: the policy address that it comes
+	// from.
+	Address string `json:"address,omitempty"`
+	// Text is the object as nft writes it, Was what stands there before a
+	// change.
+	Text string `json:"text,omitempty"`
+	Was  string `json:"was,omitempty"`
+}
+
+func newOperation(c apply.Change) operation {
+	return operation{c.Action.String(), c.Kind.String(), c.Name, c.Comment, c.Text, c.Was}
+}
+
+// drifted is one difference between what sgc committed and what the kernel
+// holds: something was done by hand, or by another program. Its operation is
+// what an apply does about it.
+type drifted struct {
+	operation
+	// Description says it in a sentence.
+	Description string `json:"description"`
+}
+
+// driftOf puts into words what was done to the kernel's table. The delta leads
+// from the kernel back to the table that was committed. An object that is gone
+// or there as a whole is one difference, whatever it holds.
+func driftOf(delta *apply.Delta) []drifted {
+	var out []drifted
+	whole := map[string]bool{}
+	for c := range delta.Changes() {
+		switch {
+		case c.Kind == apply.TableKind && c.Action == apply.Add:
+			return []drifted{{newOperation(c), "the table inet sgc is gone: nothing is enforced (the host was started anew, or somebody deleted the table)"}}
+		case c.Kind == apply.ChainKind && (c.Action == apply.Add || c.Action == apply.Remove):
+			whole[c.Name] = true
+		}
+	}
+	for c := range delta.Changes() {
+		if c.Kind == apply.RuleKind && whole[c.Name] {
+			continue
+		}
+		out = append(out, drifted{newOperation(c), describeDrift(c)})
+	}
+	return out
+}
+
+// policyChain is the chain without rules that carries the digest of the policy
+// in its comment.
+const policyChain = "policy"
+
+// describeDrift says what was done to one object.
+func describeDrift(c apply.Change) string {
+	text, was := clean(c.Text), clean(c.Was)
+	switch c.Kind {
+	case apply.TableKind:
+		return "the settings of the table inet sgc were changed by hand"
+	case apply.RuleKind:
+		return describeRule(c, text, was)
+	case apply.ElementKind:
+		switch c.Action {
+		case apply.Add:
+			return fmt.Sprintf("%s is missing  (set %s)", text, c.Name)
+		case apply.Remove:
+			return fmt.Sprintf("an element that no policy asks for: %s  (set %s, added by hand)", text, c.Name)
+		default:
+			return fmt.Sprintf("an element was changed by hand: %s, not %s  (set %s)", was, text, c.Name)
+		}
+	case apply.ChainKind:
+		if c.Name == policyChain {
+			return "the digest of the policy is missing or was changed by hand  (chain policy)"
+		}
+	}
+	object := c.Kind.String() + " " + clean(c.Name)
+	if c.Kind == apply.ObjectKind {
+		object = text
+	}
+	switch c.Action {
+	case apply.Add:
+		return fmt.Sprintf("the %s is missing", object)
+	case apply.Remove:
+		return fmt.Sprintf("a %s that no policy asks for  (added by hand)", object)
+	default:
+		return fmt.Sprintf("the %s was changed by hand: %s, not %s", object, was, text)
+	}
+}
+
+func describeRule(c apply.Change, text, was string) string {
+	name := clean(c.Comment)
+	if name == "" {
+		name = "a rule"
+	}
+	switch c.Action {
+	case apply.Add:
+		return fmt.Sprintf("%s is missing: %s  (chain %s)", name, text, c.Name)
+	case apply.Remove:
+		return fmt.Sprintf("a rule that no policy asks for: %s  (chain %s, added by hand)", text, c.Name)
+	case apply.Move:
+		return fmt.Sprintf("%s is out of its place: %s  (chain %s, moved by hand)", name, text, c.Name)
+	default:
+		return fmt.Sprintf("%s was changed by hand: %s, not %s  (chain %s)", name, was, text, c.Name)
+	}
+}
+
+// listed bounds how many differences of one kind in one set or chain a person
+// is shown.
+const listed = 5
+
+// summarised calls show for every item, but for no more than listed of those
+// with the same key; the rest of them go to more, after the last one shown.
+// With verbose all are shown.
+func summarised[T any](items []T, verbose bool, key func(T) string, show func(T), more func(T, int)) {
+	if verbose {
+		for _, item := range items {
+			show(item)
+		}
+		return
+	}
+	// Items with one key stand together.
+	for len(items) > 0 {
+		first := key(items[0])
+		n := slices.IndexFunc(items, func(item T) bool { return key(item) != first })
+		if n < 0 {
+			n = len(items)
+		}
+		shown := n
+		// One line that says "1 more" is no shorter than the line itself.
+		if n > listed+1 {
+			shown = listed
+		}
+		for _, item := range items[:shown] {
+			show(item)
+		}
+		if shown < n {
+			more(items[shown], n-shown)
+		}
+		items = items[n:]
+	}
+}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sgc/apply"
+)
+
+// host is what a command that changes something holds: the kernel and, locked,
+// the state directory.
+type host struct {
+	kernel *apply.Kernel
+	dir    *apply.Dir
+}
+
+// change opens the kernel and the state directory, locks the latter against
+// other runs of sgc, and calls f.
+func (s *session) change(ctx context.Context, f func(*host) error) (err error) {
+	k, err := apply.Open(s.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	path, err := s.stateDir()
+	if err != nil {
+		return err
+	}
+	dir, err := apply.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := dir.Lock(ctx); err != nil {
+		return err
+	}
+	return f(&host{k, dir})
+}
+
+// settle finishes what an apply left that was killed. Nobody else is at work:
+// the directory is locked.
+func (s *session) settle(dir *apply.Dir, v *sight) error {
+	switch v.pending {
+	case noPending:
+		return nil
+	case pendingCommitted:
+		s.inform("An earlier run was cut off after its commit; the kernel enforces what it wanted, and the record now says so.")
+		if v.destroyed {
+			return dir.Remove()
+		}
+		return dir.Promote()
+	case pendingNotCommitted:
+		s.inform("An earlier run was cut off before its commit; nothing of it is in the kernel, and what it wrote down is dropped.")
+		return dir.Discard()
+	}
+	return fmt.Errorf("a pending record in state %d", v.pending)
+}
+
+// transact writes r ahead, commits the delta, and then calls done to make the
+// record. If the commit fails, what was written ahead is dropped, unless the
+// kernel holds it all the same.
+func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta, done func(*apply.Dir) error) error {
+	if err := h.dir.WriteAhead(r); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return errors.Join(err, h.dir.Discard())
+	}
+	// From here on there is no way back: an interrupt waits for the answer.
+	ctx = context.WithoutCancel(ctx)
+	if err := h.kernel.Commit(ctx, delta); err != nil {
+		if errors.Is(err, apply.ErrChanged) {
+			return errors.Join(err, h.dir.Discard())
+		}
+		committed, lookErr := h.holds(ctx, r)
+		switch {
+		case lookErr != nil:
+			// What was written ahead stays: the next command finds out.
+			return errors.Join(err, fmt.Errorf("find out whether the transaction took place: %w", lookErr))
+		case !committed:
+			return errors.Join(err, h.dir.Discard())
+		}
+	}
+	if err := done(h.dir); err != nil {
+		return fmt.Errorf("the kernel enforces the policy, but the record could not be completed (the next sgc apply does it): %w", err)
+	}
+	return nil
+}
+
+// holds reports whether the kernel holds what r records.
+func (h *host) holds(ctx context.Context, r *apply.Record) (bool, error) {
+	applied, err := h.dir.Applied()
+	if err != nil {
+		return false, err
+	}
+	snapshot, err := h.kernel.Snapshot(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	return isCommitted(snapshot, applied, r)
+}

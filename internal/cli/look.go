@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sgc/apply"
+	"sgc/internal/flow"
+)
+
+// sight is what a command finds on the host: the kernel's table, and the
+// record of who asked for it.
+type sight struct {
+	snapshot *apply.Snapshot
+	// record is that of what the kernel enforces, nil where there is none; it
+	// was the pending one if an apply was killed after its commit.
+	record *apply.Record
+	// last is what the record holds, nil without one.
+	last *enforced
+	// pending is what a killed apply (or one that is still running) left:
+	// whether it had committed when it ended.
+	pending pendingState
+	// destroyed is set if it was no apply that was killed, but a destroy that
+	// had committed.
+	destroyed bool
+}
+
+type pendingState int
+
+const (
+	noPending pendingState = iota
+	pendingCommitted
+	pendingNotCommitted
+)
+
+// look takes a snapshot of the kernel and reads the record. It changes
+// neither. dir is nil where there is no state directory.
+func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*sight, error) {
+	v := new(sight)
+	var applied, pending *apply.Record
+	if dir != nil {
+		var err error
+		if applied, err = dir.Applied(); err != nil {
+			return nil, err
+		}
+		if pending, err = dir.Pending(); err != nil {
+			return nil, err
+		}
+	}
+	progress := s.progress("Reading the table from the kernel")
+	snapshot, err := k.Snapshot(ctx, progress.step)
+	progress.end()
+	if err != nil {
+		return nil, err
+	}
+	v.snapshot, v.record = snapshot, applied
+	if pending != nil {
+		committed, err := isCommitted(snapshot, applied, pending)
+		if err != nil {
+			return nil, err
+		}
+		v.pending = pendingNotCommitted
+		if committed {
+			v.pending, v.record = pendingCommitted, pending
+		}
+	}
+	if v.last, err = read(v.record); err != nil {
+		return nil, err
+	}
+	if v.last != nil && v.last.Policy == nil {
+		v.record, v.last, v.destroyed = nil, nil, true
+	}
+	return v, nil
+}
+
+// explainPending tells the reader of a command that changes nothing what an
+// apply left.
+func (s *session) explainPending(v *sight) {
+	switch v.pending {
+	case noPending:
+	case pendingCommitted:
+		s.inform("An apply or destroy ended, or still is, between its commit and its record: what it wanted is what the kernel enforces.")
+	case pendingNotCommitted:
+		s.inform("An apply or destroy ended, or still is, before its commit: nothing of it is in the kernel.")
+	}
+}
+
+// isCommitted finds out from the kernel whether a transaction that was written
+// ahead took place. The table carries the digest of its policy; where that is
+// the same before and after, the tables themselves are compared.
+func isCommitted(have *apply.Snapshot, applied, pending *apply.Record) (bool, error) {
+	want, err := read(pending)
+	if err != nil {
+		return false, err
+	}
+	if want.Policy == nil {
+		return have.Table == nil, nil
+	}
+	if have.Table == nil {
+		return false, nil
+	}
+	if applied == nil || applied.Digest != pending.Digest {
+		return digestOf(have.Table) == pending.Digest, nil
+	}
+	delta, err := apply.Diff(have, want.table())
+	if err != nil {
+		return false, err
+	}
+	return delta.Empty(), nil
+}
+
+// digestOf returns the digest of the policy that the kernel's table was made
+// from, or "".
+func digestOf(t *apply.Table) string {
+	if t == nil {
+		return ""
+	}
+	for _, c := range t.Chains {
+		if c.Name == policyChain {
+			return c.Comment
+		}
+	}
+	return ""
+}
+
+// environment returns what the compiler must know of the host.
+func environment(foreign apply.Foreign) map[flow.Family]string {
+	conntrack := map[flow.Family]string{}
+	if len(foreign.IPv4) > 0 {
+		conntrack[flow.IPv4] = foreign.IPv4[0]
+	}
+	if len(foreign.IPv6) > 0 {
+		conntrack[flow.IPv6] = foreign.IPv6[0]
+	}
+	return conntrack
+}
+
+// foreignNotes says in sentences in which families open flows stay in
+// conntrack, and why.
+func foreignNotes(foreign apply.Foreign) []string {
+	var notes []string
+	for _, f := range []struct {
+		family  flow.Family
+		reasons []string
+	}{{flow.IPv4, foreign.IPv4}, {flow.IPv6, foreign.IPv6}} {
+		for _, reason := range f.reasons {
+			notes = append(notes, fmt.Sprintf("%s: %s: open flows stay in conntrack", f.family, reason))
+		}
+	}
+	return notes
+}
+
+// progress shows on a terminal how far a long reading is; what takes less than
+// a moment stays silent.
+type progress struct {
+	s     *session
+	what  string
+	start time.Time
+	shown time.Time
+	wrote bool
+}
+
+const (
+	patience = 400 * time.Millisecond
+	redraw   = 100 * time.Millisecond
+)
+
+func (s *session) progress(what string) *progress {
+	return &progress{s: s, what: what, start: time.Now()}
+}
+
+func (p *progress) step(done, total int) {
+	now := time.Now()
+	if !p.s.ErrTerminal || now.Sub(p.start) < patience || now.Sub(p.shown) < redraw {
+		return
+	}
+	p.shown, p.wrote = now, true
+	fmt.Fprintf(p.s.Err, "\r\x1b[K%s: %s of %s", p.what, thousands(done), thousands(total))
+}
+
+// end wipes the line.
+func (p *progress) end() {
+	if p.wrote {
+		fmt.Fprint(p.s.Err, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"sgc/apply"
+	"sgc/compile"
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+// planOptions are the flags of plan.
+type planOptions struct {
+	Path string
+	// Out is the file that the plan is saved to, "" for none.
+	Out string
+	// DetailedExit makes changes an exit code of 2.
+	DetailedExit bool
+	Verbose      bool
+}
+
+func (s *session) planCommand() *cli.Command {
+	return &cli.Command{
+		Name: "plan", Usage: "show what an apply would change", ArgsUsage: "[PATH]",
+		Description: `Compare the policy with what the kernel enforces and show the difference:
+what the policy changes, and what was changed behind its back (drift). Changes
+nothing, neither in the kernel nor on disk.
+
+` + paths,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "out", Usage: "save the plan to `FILE`, for sgc apply FILE"},
+			&cli.BoolFlag{Name: "detailed-exitcode", Usage: "exit with 2 if there are changes"},
+			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table"},
+		},
+		Action: func(c *cli.Context) error {
+			argument, err := atMostOne(c)
+			if err != nil {
+				return err
+			}
+			path, err := policyPath(argument)
+			if err != nil {
+				return err
+			}
+			return s.planOnly(c.Context, planOptions{
+				Path: path, Out: c.String("out"),
+				DetailedExit: c.Bool("detailed-exitcode"), Verbose: c.Bool("verbose"),
+			})
+		},
+	}
+}
+
+// plan is what one apply would do.
+type plan struct {
+	path   string
+	policy *policies.Policy
+	digest string
+	// conntrack is the compiler's environment.
+	conntrack map[flow.Family]string
+	sight     *sight
+	want      *ruleset.Table
+	delta     *apply.Delta
+	// changes are the policy's, against the policy that is enforced; nil if
+	// there is no record of that one, see unrecorded.
+	changes []policies.Change
+	// unrecorded is set where the kernel has a table, but nobody wrote down
+	// which policy it stands for.
+	unrecorded bool
+	// objects stand for changes in an unrecorded table.
+	objects []objectRow
+	drift   []drifted
+	notes   []string
+}
+
+// empty reports whether an apply would send no transaction.
+func (p *plan) empty() bool { return p.delta.Empty() }
+
+func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
+	policy, err := s.loadEnforceable(o.Path, s.inputs())
+	if err != nil {
+		return err
+	}
+	k, err := apply.Open(s.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	dir, err := s.existingDir()
+	if err != nil {
+		return err
+	}
+	v, err := s.look(ctx, k, dir)
+	if err != nil {
+		return err
+	}
+	s.explainPending(v)
+	p, err := newPlan(o.Path, policy, v)
+	if err != nil {
+		return err
+	}
+	if o.Out != "" {
+		if err := s.savePlan(o.Out, p); err != nil {
+			return err
+		}
+	}
+	if err := s.showPlan(p, o.Verbose, nil); err != nil {
+		return err
+	}
+	if o.Out != "" {
+		s.inform("The plan is saved. To carry it out: sgc apply %s", shellWord(o.Out))
+	}
+	if o.DetailedExit && !p.empty() {
+		return errDifferent
+	}
+	return nil
+}
+
+// newPlan compares a policy with what was found on the host.
+func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
+	p := &plan{
+		path: path, policy: policy, digest: policy.Digest(),
+		conntrack: environment(v.snapshot.Foreign), sight: v,
+		notes: foreignNotes(v.snapshot.Foreign),
+	}
+	p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
+	var err error
+	if p.delta, err = apply.Diff(v.snapshot, p.want); err != nil {
+		return nil, fmt.Errorf("compare the kernel's table with the policy: %w", err)
+	}
+	if v.last == nil {
+		if v.snapshot.Table == nil {
+			p.changes = policies.Compare(nil, policy)
+		} else {
+			p.unrecorded, p.objects = true, objectRows(p.delta)
+		}
+		return p, nil
+	}
+	p.changes = policies.Compare(v.last.Policy, policy)
+	if p.drift, err = findDrift(v); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// findDrift compares the kernel's table with the one that the record says was
+// committed. There is none without a record.
+func findDrift(v *sight) ([]drifted, error) {
+	if v.last == nil {
+		return nil, nil
+	}
+	delta, err := apply.Diff(v.snapshot, v.last.table())
+	if err != nil {
+		return nil, fmt.Errorf("compare the kernel's table with the record: %w", err)
+	}
+	return driftOf(delta), nil
+}
+
+// existingDir opens the state directory for reading; it is nil where there is
+// none, since a command that changes nothing makes no directory.
+func (s *session) existingDir() (*apply.Dir, error) {
+	path, err := s.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return apply.OpenDir(path)
+}

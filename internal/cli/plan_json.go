@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"sgc/apply"
+	"sgc/policies"
+)
+
+// planView is the JSON form of plan and apply.
+type planView struct {
+	FormatVersion int    `json:"format_version"`
+	Path          string `json:"path"`
+	Digest        string `json:"digest"`
+	// Recorded is false where the kernel has a table but nobody wrote down
+	// which policy it stands for: there are no Changes then, but Objects.
+	Recorded bool              `json:"recorded"`
+	Changes  []policies.Change `json:"changes"`
+	Drift    []drifted         `json:"drift"`
+	Objects  []objectRow       `json:"objects,omitempty"`
+	Notes    []string          `json:"notes"`
+	// Operations are listed with --verbose.
+	Operations []operation `json:"operations,omitempty"`
+	Summary    summaryView `json:"summary"`
+	// Applied is set by apply: whether it sent the transaction. Without
+	// changes it sends none.
+	Applied *bool `json:"applied,omitempty"`
+}
+
+// summaryView counts.
+type summaryView struct {
+	// Changed is what plan --detailed-exitcode answers.
+	Changed bool `json:"changed"`
+	Add     int  `json:"add"`
+	Change  int  `json:"change"`
+	Remove  int  `json:"remove"`
+	Drifted int  `json:"drifted"`
+	// Messages and Bytes are the transaction's, 0 where there is none.
+	Messages int `json:"messages"`
+	Bytes    int `json:"bytes"`
+}
+
+// summary counts what the plan holds.
+func (p *plan) summary() summaryView {
+	v := summaryView{
+		Changed: !p.empty(), Drifted: len(p.drift),
+		Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
+	}
+	count := func(a string) {
+		switch a {
+		case apply.Add.String():
+			v.Add++
+		case apply.Remove.String():
+			v.Remove++
+		default:
+			v.Change++
+		}
+	}
+	for _, c := range p.changes {
+		count(c.Action.String())
+	}
+	for _, o := range p.objects {
+		count(o.Action)
+	}
+	return v
+}
+
+func (p *plan) view(verbose bool, applied *bool) planView {
+	v := planView{
+		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
+		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes,
+		Summary: p.summary(), Applied: applied,
+	}
+	if v.Changes == nil {
+		v.Changes = []policies.Change{}
+	}
+	if v.Drift == nil {
+		v.Drift = []drifted{}
+	}
+	if v.Notes == nil {
+		v.Notes = []string{}
+	}
+	if verbose {
+		for c := range p.delta.Changes() {
+			v.Operations = append(v.Operations, newOperation(c))
+		}
+	}
+	return v
+}

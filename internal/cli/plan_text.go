@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"sgc/apply"
+)
+
+// showPlan prints a plan. applied is what JSON says of an apply, nil for a
+// plan.
+func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
+	if s.JSON {
+		return s.writeJSON(p.view(verbose, applied))
+	}
+	var b strings.Builder
+	paint := s.outPaint()
+	if !p.empty() {
+		writeChanges(&b, paint, rowsOf(p.changes, verbose))
+		if p.unrecorded {
+			fmt.Fprintf(&b, "%s\n", paint.yellow("There is no record of the policy that the kernel's table stands for; this is the difference object by object."))
+			writeObjects(&b, paint, p.objects)
+		}
+	}
+	if len(p.drift) > 0 {
+		fmt.Fprintf(&b, "%s\n", paint.bold("drift"))
+		writeDrift(&b, paint, p.drift, verbose)
+	}
+	if len(p.notes) > 0 {
+		fmt.Fprintf(&b, "%s\n", paint.bold("notes"))
+		for _, n := range p.notes {
+			fmt.Fprintf(&b, "  %s\n", clean(n))
+		}
+	}
+	if verbose && !p.empty() {
+		fmt.Fprintf(&b, "%s\n", paint.bold("operations"))
+		for c := range p.delta.Changes() {
+			writeOperation(&b, paint, c)
+		}
+	}
+	if b.Len() > 0 {
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "%s\n", p.sentence(paint))
+	_, err := s.Out.Write([]byte(b.String()))
+	return err
+}
+
+// sentence sums the plan up.
+func (p *plan) sentence(paint paint) string {
+	if p.empty() {
+		return paint.bold("No changes.") + " The kernel is what the policy says."
+	}
+	v := p.summary()
+	text := fmt.Sprintf("%s to add, %s to change, %s to remove", thousands(v.Add), thousands(v.Change), thousands(v.Remove))
+	if v.Add+v.Change+v.Remove == 0 {
+		text = "no change of the policy"
+	}
+	if v.Drifted > 0 {
+		text += fmt.Sprintf(", %s drifted", thousands(v.Drifted))
+	}
+	return fmt.Sprintf("%s %s. One transaction, %s, %s.", paint.bold("Plan:"), text, plural(v.Messages, "message"), size(v.Bytes))
+}
+
+// sign returns the mark of an action, in its colour.
+func sign(paint paint, action string) string {
+	switch action {
+	case apply.Add.String():
+		return paint.green("+")
+	case apply.Remove.String():
+		return paint.red("-")
+	}
+	return paint.yellow("~")
+}
+
+// writeDrift lists differences, many of one set or chain in short.
+func writeDrift(b *strings.Builder, paint paint, items []drifted, verbose bool) {
+	summarised(items, verbose,
+		func(d drifted) string { return d.Action + " " + d.Kind + " " + d.Name },
+		func(d drifted) { fmt.Fprintf(b, "  %s %s\n", sign(paint, d.Action), d.Description) },
+		func(d drifted, n int) {
+			fmt.Fprintf(b, "  %s %s\n", sign(paint, d.Action), paint.dim(fmt.Sprintf("%s more of the kind in %s; --verbose lists them", thousands(n), d.Name)))
+		})
+}
+
+// writeOperation prints one operation on the kernel's table.
+func writeOperation(b *strings.Builder, paint paint, c apply.Change) {
+	text := c.Kind.String() + " " + clean(c.Name)
+	switch c.Kind {
+	case apply.RuleKind, apply.ElementKind:
+		text += ": " + clean(c.Text)
+	case apply.ObjectKind:
+		text = clean(c.Text)
+	}
+	if c.Was != "" {
+		text += ", was " + clean(c.Was)
+	}
+	if c.Comment != "" {
+		text += paint.dim("  # " + clean(c.Comment))
+	}
+	fmt.Fprintf(b, "  %s %s\n", sign(paint, c.Action.String()), text)
+}
+
+// objectRow sums up the operations on objects that carry the same policy
+// address.
+type objectRow struct {
+	Action     string `json:"action"`
+	Address    string `json:"address"`
+	Operations int    `json:"operations"`
+}
+
+// objectRows groups a delta by policy address, for a table that nobody has a
+// record of.
+func objectRows(delta *apply.Delta) []objectRow {
+	rows := map[string]*objectRow{}
+	for c := range delta.Changes() {
+		if c.Kind == apply.ChainKind && c.Name == policyChain {
+			continue // the digest
+		}
+		address, action := c.Comment, c.Action.String()
+		if address == "" {
+			address = c.Kind.String() + " " + c.Name
+		}
+		r := rows[address]
+		if r == nil {
+			rows[address] = &objectRow{action, address, 1}
+			continue
+		}
+		r.Operations++
+		if r.Action != action {
+			r.Action = apply.Update.String()
+		}
+	}
+	var out []objectRow
+	for _, r := range rows {
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b objectRow) int { return strings.Compare(a.Address, b.Address) })
+	return out
+}
+
+func writeObjects(b *strings.Builder, paint paint, rows []objectRow) {
+	for _, r := range rows {
+		fmt.Fprintf(b, "  %s %s  %s\n", sign(paint, r.Action), clean(r.Address), paint.dim("("+plural(r.Operations, "operation")+")"))
+	}
+}
+
+// row is one line of a plan: a change of something that the policy names.
+type row struct {
+	action string
+	parent string
+	cells  []string
+}
+
+// writeChanges prints rows under their parents, in aligned columns.
+func writeChanges(b *strings.Builder, paint paint, rows []row) {
+	for len(rows) > 0 {
+		parent := rows[0].parent
+		n := slices.IndexFunc(rows, func(r row) bool { return r.parent != parent })
+		if n < 0 {
+			n = len(rows)
+		}
+		var widths []int
+		for _, r := range rows[:n] {
+			for i, cell := range r.cells {
+				if i == len(widths) {
+					widths = append(widths, 0)
+				}
+				// The last cell of a line pads nothing.
+				if i < len(r.cells)-1 {
+					widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+				}
+			}
+		}
+		fmt.Fprintf(b, "%s\n", paint.bold(clean(parent)))
+		for _, r := range rows[:n] {
+			line := ""
+			for i, cell := range r.cells {
+				line += cell
+				if i < len(r.cells)-1 {
+					line += strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+				}
+			}
+			fmt.Fprintf(b, "  %s %s\n", sign(paint, r.action), strings.TrimRight(line, " "))
+		}
+		rows = rows[n:]
+	}
+}

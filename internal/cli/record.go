@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sgc/apply"
+	"sgc/compile"
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+// enforced is the part of a record that only this package reads: all that is
+// needed to make the same table again.
+type enforced struct {
+	// Policy is nil in the record of a destroy.
+	Policy *policies.Policy `json:"policy"`
+	// Conntrack says in which families other tables needed conntrack.
+	Conntrack map[flow.Family]string `json:"conntrack,omitempty"`
+}
+
+// table compiles what the record says into the table that was committed.
+func (e *enforced) table() *ruleset.Table {
+	if e == nil || e.Policy == nil {
+		return nil
+	}
+	return compile.Compile(e.Policy, compile.Environment{Conntrack: e.Conntrack})
+}
+
+// newRecord makes the record of an apply of the policy at path.
+func newRecord(path, digest string, e enforced) (*apply.Record, error) {
+	raw, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("write the policy down: %w", err)
+	}
+	r := &apply.Record{
+		FormatVersion: formatVersion,
+		Applied:       time.Now().UTC().Truncate(time.Second),
+		Digest:        digest,
+		Path:          absolute(path),
+		Policy:        raw,
+	}
+	if e.Policy != nil {
+		for _, f := range e.Policy.Files {
+			r.Files = append(r.Files, absolute(f))
+		}
+	}
+	return r, nil
+}
+
+// read decodes the part of a record that apply does not read.
+func read(r *apply.Record) (*enforced, error) {
+	if r == nil {
+		return nil, nil
+	}
+	e := new(enforced)
+	if err := json.Unmarshal(r.Policy, e); err != nil {
+		return nil, fmt.Errorf("read the policy in the record of what is enforced: %w", err)
+	}
+	return e, nil
+}
+
+// absolute returns the path as it is understood from any directory; a working
+// directory that is gone leaves it as it is.
+func absolute(path string) string {
+	if a, err := filepath.Abs(path); err == nil {
+		return a
+	}
+	return path
+}
