@@ -288,10 +288,14 @@ func TestNothingIsOpenWithoutPorts(t *testing.T) {
 	judge := policies.NewJudge(attached(group("open", everything(flow.Ingress, "in", "0.0.0.0/0"), everything(flow.Egress, "out", "0.0.0.0/0"))))
 	for _, p := range []flow.Packet{
 		icmp(flow.Ingress, "198.51.100.7", 8, 0), in(47, "198.51.100.7", 0, 0), in(flow.ICMPv6, "198.51.100.7", 0, 0),
-		on("wlan0", in(flow.TCP, "198.51.100.7", 1, 2)), on("lo", in(flow.TCP, "198.51.100.7", 1, 2)), in(flow.TCP, "169.254.169.254", 1, 2),
+		on("wlan0", in(flow.TCP, "198.51.100.7", 1, 2)), on("lo", in(flow.TCP, "198.51.100.7", 1, 2)),
 	} {
 		if judge.Open(&p) {
 			t.Errorf("%s is open", &p)
 		}
+	}
+	metadata := out(flow.TCP, "169.254.169.254", 80, 40000)
+	if d := judge.Decide(&metadata); d.Class != policies.Exempt || !judge.Open(&metadata) {
+		t.Errorf("%s is %s, open %t; exempt flows are judged by nothing, and may be open", &metadata, d.Class, judge.Open(&metadata))
 	}
 }

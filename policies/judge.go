@@ -115,12 +115,12 @@ func (j *Judge) Interface(name string) *Interface {
 
 // Open reports whether the packet's flow lies in the open space (2.3): the
 // policy calls it untracked, and judges each of its packets by the rules
-// alone. It asks only for interface, direction, protocol, addresses and ports;
-// a flow is open in both of its directions or in none. Exempt packets and
-// those on unmanaged interfaces are in no open space.
+// alone. It asks only for interface, direction, protocol, peer and ports; a
+// flow is open in both of its directions or in none. Exempt flows may be open
+// too: nothing judges them, and nothing needs them tracked.
 func (j *Judge) Open(p *flow.Packet) bool {
 	a := j.attachment(p.Interface)
-	if a == nil || j.host.exempt(p) != "" {
+	if a == nil {
 		return false
 	}
 	here, _ := a.open(p)
