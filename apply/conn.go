@@ -1,0 +1,179 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+// receiveSize is the size of the receive buffer. The kernel fills a dump's
+// datagrams up to the largest buffer that the socket has ever received with,
+// and to 32 KiB at most; it walks a set from its start for every datagram.
+//
+// Source: Linux net/netlink/af_netlink.c, netlink_dump and netlink_recvmsg.
+const receiveSize = 64 << 10
+
+// errInterrupted says that the objects changed while they were dumped.
+var errInterrupted = errors.New("changed while it was read")
+
+// A conn is one netlink socket of the netfilter subsystem.
+type conn struct {
+	socket *socket.Conn
+	buf    []byte
+}
+
+// dial opens a socket in the network namespace of the file descriptor netns,
+// or in the caller's own if it is 0.
+func dial(netns int) (*conn, error) {
+	s, err := socket.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER, "netlink", &socket.Config{NetNS: netns})
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{socket: s, buf: make([]byte, receiveSize)}
+	if err := c.setup(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return c, nil
+}
+
+func (c *conn) setup() error {
+	if err := c.socket.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	// Explanations of errors are wanted, copies of the requests are not: of a
+	// message of 60,000 bytes they would fill the receive buffer.
+	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
+		if err := c.socket.SetsockoptInt(unix.SOL_NETLINK, option, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conn) close() error { return c.socket.Close() }
+
+// request sends one message of type typ; fill appends its attributes.
+func (c *conn) request(ctx context.Context, typ, flags int, family uint8, fill func(*message)) error {
+	var m message
+	m.begin(typ, unix.NLM_F_REQUEST|flags, family, 1)
+	if fill != nil {
+		fill(&m)
+	}
+	m.finish()
+	_, err := c.socket.Sendmsg(ctx, m.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+	return err
+}
+
+// receive waits for one datagram and calls f for each of its messages.
+func (c *conn) receive(ctx context.Context, f func(reply) error) error {
+	n, _, flags, _, err := c.socket.Recvmsg(ctx, c.buf, nil, 0)
+	if err != nil {
+		return err
+	}
+	if flags&unix.MSG_TRUNC != 0 {
+		return fmt.Errorf("netlink datagram of more than %d bytes", len(c.buf))
+	}
+	return splitReplies(c.buf[:n], f)
+}
+
+// dump asks for all objects of a kind and calls each with the family and the
+// attributes of every one; they are valid only during the call. It returns
+// errInterrupted if the dump is torn.
+func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*message), each func(family uint8, attributes []byte) error) error {
+	if err := c.request(ctx, typ, unix.NLM_F_DUMP, family, fill); err != nil {
+		return err
+	}
+	var failed error
+	for done := false; !done; {
+		err := c.receive(ctx, func(r reply) error {
+			if r.flags&unix.NLM_F_DUMP_INTR != 0 && failed == nil {
+				failed = errInterrupted
+			}
+			switch r.typ {
+			case unix.NLMSG_DONE:
+				done = true
+				return doneError(r)
+			case unix.NLMSG_ERROR:
+				done = true
+				return replyError(r)
+			}
+			if len(r.payload) < nfgenmsgSize {
+				return errMalformed
+			}
+			// A torn dump is read to its end, so that the socket stays usable,
+			// but nobody looks at it.
+			if failed != nil {
+				return nil
+			}
+			if err := each(r.payload[0], r.payload[nfgenmsgSize:]); err != nil {
+				failed = err
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// get asks for one object and returns its attributes, which are valid until
+// the next receive.
+func (c *conn) get(ctx context.Context, typ int, family uint8, fill func(*message)) ([]byte, error) {
+	if err := c.request(ctx, typ, 0, family, fill); err != nil {
+		return nil, err
+	}
+	var found []byte
+	err := c.receive(ctx, func(r reply) error {
+		if r.typ == unix.NLMSG_ERROR {
+			return replyError(r)
+		}
+		if len(r.payload) < nfgenmsgSize {
+			return errMalformed
+		}
+		found = r.payload[nfgenmsgSize:]
+		return nil
+	})
+	return found, err
+}
+
+// doneError reads the result at the end of a dump.
+func doneError(r reply) error {
+	if len(r.payload) < 4 {
+		return nil
+	}
+	if code := int32(nativeU32(r.payload)); code < 0 {
+		return unix.Errno(-code)
+	}
+	return nil
+}
+
+func replyError(r reply) error {
+	e, err := decodeError(r)
+	if err != nil {
+		return err
+	}
+	if e != nil {
+		return e
+	}
+	return errors.New("unexpected netlink acknowledgement")
+}
+
+// generation returns the number of the last transaction of the namespace.
+func (c *conn) generation(ctx context.Context) (uint32, error) {
+	b, err := c.get(ctx, unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil)
+	if err != nil {
+		return 0, err
+	}
+	a := walk(b)
+	for a.next() {
+		if a.typ == unix.NFTA_GEN_ID {
+			id := a.u32()
+			return id, a.err
+		}
+	}
+	return 0, errors.New("nf_tables reports no generation")
+}

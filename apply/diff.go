@@ -1,0 +1,304 @@
+package apply
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// Diff returns what has to change for the snapshot to become the wanted table;
+// want nil means that the table is to go. The wanted table's names are unique,
+// and its rules and maps refer to its own sets and chains only.
+//
+// Dynamic sets are compared without their contents. What cannot change in
+// place (the hook of a chain, the key of a set, any comment) is made anew in
+// the same transaction, with everything that refers to it; a dynamic set then
+// loses its contents.
+func Diff(have *Snapshot, want *ruleset.Table) (*Delta, error) {
+	d := &Delta{generation: have.Generation}
+	p := planner{delta: d, have: have.Table, want: want}
+	if p.have != nil && p.have.Flags&tableOwned != 0 && p.have.Owner != 0 {
+		return nil, fmt.Errorf("table inet %s belongs to another process (netlink port %d), which alone may change it", tableName, p.have.Owner)
+	}
+	if want == nil {
+		if p.have != nil {
+			p.dropTable()
+		}
+		return d, nil
+	}
+	if want.Name != tableName {
+		return nil, fmt.Errorf("the table is called %q, and only %q can be committed", want.Name, tableName)
+	}
+	if err := check(want); err != nil {
+		return nil, err
+	}
+	if err := p.plan(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Flags of tables.
+const (
+	tableDormant = 1
+	tableOwned   = 2
+)
+
+// A planner works one delta out. Deletions come before additions, and each in
+// the order in which the kernel lets go of things and takes them up:
+//
+//	rules, elements, sets, objects, chains; table, chains, sets, elements, rules
+//
+// A set or a chain cannot be deleted while a rule or an element refers to it.
+type planner struct {
+	delta *Delta
+	have  *Table
+	want  *ruleset.Table
+	// fresh names what is deleted and added again in this transaction.
+	freshSets, freshChains map[string]bool
+
+	chains []chainPlan
+	sets   []setPlan
+}
+
+// chainPlan says what happens to one chain name.
+type chainPlan struct {
+	have *Chain         // nil: it is new
+	want *ruleset.Chain // nil: it goes
+	// fresh chains are deleted and added; for a base chain whose policy alone
+	// differs, policy is set instead.
+	fresh, policy bool
+	rules         *rulePlan
+}
+
+// setPlan says what happens to one set name.
+type setPlan struct {
+	have     *Set
+	want     *ruleset.Set
+	fresh    bool
+	elements *elementChanges
+}
+
+func (p *planner) plan() error {
+	recreate := p.have != nil && (p.have.Comment != p.want.Comment || p.have.Flags != 0)
+	switch {
+	case p.have == nil:
+		p.change(Add, TableKind, p.want.Name, p.want.Comment, text(p.want.Name), nil)
+	case recreate:
+		have := p.have
+		p.dropTableMessage()
+		p.change(Update, TableKind, p.want.Name, p.want.Comment, tableText(0, p.want.Comment), tableText(have.Flags, have.Comment))
+	}
+	if p.have == nil || recreate {
+		p.have = &Table{Name: p.want.Name}
+		p.addTable()
+	}
+	for _, o := range p.have.Others {
+		p.change(Remove, ObjectKind, o.Name, "", text(o.String()), nil)
+	}
+	p.pairChains()
+	p.pairSets()
+	if err := p.planRules(); err != nil {
+		return err
+	}
+	if err := p.planElements(); err != nil {
+		return err
+	}
+	p.report()
+	p.emit()
+	return nil
+}
+
+// pairChains finds for every chain its counterpart.
+func (p *planner) pairChains() {
+	p.freshChains = map[string]bool{}
+	wanted := map[string]bool{}
+	have := make(map[string]*Chain, len(p.have.Chains))
+	for _, c := range p.have.Chains {
+		have[c.Name] = c
+	}
+	for _, want := range p.want.Chains {
+		wanted[want.Name] = true
+		plan := chainPlan{have: have[want.Name], want: want}
+		if plan.have != nil {
+			plan.fresh = !sameChain(plan.have, want)
+			plan.policy = want.Hook != nil && plan.have.Base != nil && plan.have.Base.Policy != policyAccept
+			p.freshChains[want.Name] = plan.fresh
+		}
+		p.chains = append(p.chains, plan)
+	}
+	for _, c := range p.have.Chains {
+		if !wanted[c.Name] {
+			p.chains = append(p.chains, chainPlan{have: c})
+		}
+	}
+	slices.SortFunc(p.chains, func(a, b chainPlan) int { return cmp.Compare(a.name(), b.name()) })
+}
+
+func (c chainPlan) name() string {
+	if c.want != nil {
+		return c.want.Name
+	}
+	return c.have.Name
+}
+
+const policyAccept = 1
+
+// sameChain reports whether the chains differ in nothing but the policy and
+// the rules.
+func sameChain(have *Chain, want *ruleset.Chain) bool {
+	const base = 1 // NFT_CHAIN_BASE, which the kernel sets by itself
+	if have.Comment != want.Comment || have.flags&^base != 0 {
+		return false
+	}
+	if have.Base == nil || want.Hook == nil {
+		return have.Base == nil && want.Hook == nil
+	}
+	return have.Base.Type == filterType && have.Base.devices == "" &&
+		have.Base.Hook == uint32(want.Hook.Point) && have.Base.Priority == want.Hook.Priority
+}
+
+// pairSets finds for every set its counterpart.
+func (p *planner) pairSets() {
+	p.freshSets = map[string]bool{}
+	wanted := map[string]bool{}
+	have := make(map[string]*Set, len(p.have.Sets))
+	for _, s := range p.have.Sets {
+		have[s.Name] = s
+	}
+	for _, want := range p.want.Sets {
+		wanted[want.Name] = true
+		plan := setPlan{have: have[want.Name], want: want}
+		if plan.have != nil {
+			plan.fresh = !sameSet(plan.have, want)
+			p.freshSets[want.Name] = plan.fresh
+		}
+		p.sets = append(p.sets, plan)
+	}
+	for _, s := range p.have.Sets {
+		if !wanted[s.Name] {
+			p.sets = append(p.sets, setPlan{have: s})
+		}
+	}
+	slices.SortFunc(p.sets, func(a, b setPlan) int { return cmp.Compare(a.name(), b.name()) })
+}
+
+func (s setPlan) name() string {
+	if s.want != nil {
+		return s.want.Name
+	}
+	return s.have.Name
+}
+
+// sameSet reports whether the sets differ in nothing but the elements.
+func sameSet(have *Set, want *ruleset.Set) bool {
+	if have.flags&^setFlagConcat != setFlags(want) || have.keyLen != uint32(want.KeySize()) ||
+		have.keyType != want.KeyType() || have.timeout != want.Timeout || have.size != want.Size {
+		return false
+	}
+	if (have.dataType == verdictType) != want.Map || have.dataType != 0 && !want.Map {
+		return false
+	}
+	if have.policy != 0 || have.gc != 0 || have.stateful || have.elements.torn || have.Comment != want.Comment {
+		return false
+	}
+	// nft may keep more with a set than sgc asks for.
+	stored := userDataFields(have.userData)
+	for kind, value := range userDataFields(want.UserData()) {
+		if stored[kind] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// setFlags returns the kernel's flags of a wanted set.
+func setFlags(s *ruleset.Set) uint32 {
+	var flags uint32
+	if s.Map {
+		flags |= unix.NFT_SET_MAP
+	}
+	if s.Interval {
+		flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.Dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
+	if s.Timeout != 0 {
+		flags |= unix.NFT_SET_TIMEOUT
+	}
+	return flags
+}
+
+// Limits of the kernel and of nft's user data.
+const (
+	maxName    = 255
+	maxComment = 254
+)
+
+// check fails if the wanted table is not one that the kernel could hold.
+func check(t *ruleset.Table) error {
+	var errs []error
+	names := func(kind, name, comment string, seen map[string]bool) {
+		switch {
+		case name == "" || len(name) > maxName:
+			errs = append(errs, fmt.Errorf("the name of %s %q has %d bytes: 1 to %d are possible", kind, name, len(name), maxName))
+		case seen[name]:
+			errs = append(errs, fmt.Errorf("there are two of %s %s", kind, name))
+		case len(comment) > maxComment:
+			errs = append(errs, fmt.Errorf("the comment of %s %s has %d bytes: %d are possible", kind, name, len(comment), maxComment))
+		}
+		seen[name] = true
+	}
+	chains, sets := map[string]bool{}, map[string]bool{}
+	names("table", t.Name, t.Comment, map[string]bool{})
+	for _, c := range t.Chains {
+		names("chain", c.Name, c.Comment, chains)
+		for i, r := range c.Rules {
+			if len(r.Comment) > maxComment {
+				errs = append(errs, fmt.Errorf("the comment of rule %s #%d has %d bytes: %d are possible", c.Name, i+1, len(r.Comment), maxComment))
+			}
+		}
+	}
+	for _, s := range t.Sets {
+		names("set", s.Name, s.Comment, sets)
+		errs = append(errs, checkElements(s))
+	}
+	return errors.Join(errs...)
+}
+
+// checkElements fails if a set's elements are not sorted, disjoint and of the
+// right length: the kernel would refuse them, or read them otherwise.
+func checkElements(s *ruleset.Set) error {
+	if s.Interval && len(s.Key) != 1 {
+		return fmt.Errorf("set %s holds ranges of a concatenation", s.Name)
+	}
+	if s.Dynamic && (len(s.Elements) != 0 || s.Map) {
+		return fmt.Errorf("dynamic set %s must hold neither elements nor verdicts", s.Name)
+	}
+	size := s.KeySize()
+	last := ""
+	for i := range s.Elements {
+		e := &s.Elements[i]
+		switch {
+		case len(e.First) != size || s.Interval && len(e.Last) != size:
+			return fmt.Errorf("element %d of set %s has a key of the wrong length: %d bytes are wanted", i+1, s.Name, size)
+		case s.Interval && e.Last < e.First:
+			return fmt.Errorf("element %s of set %s ends before it begins", s.ElementText(*e), s.Name)
+		case i > 0 && e.First <= last:
+			return fmt.Errorf("element %s of set %s is not above the one before it", s.ElementText(*e), s.Name)
+		case (e.Verdict != nil) != s.Map:
+			return fmt.Errorf("element %s of set %s: maps hold verdicts, sets hold none", s.ElementText(*e), s.Name)
+		}
+		last = e.First
+		if s.Interval {
+			last = e.Last
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package apply
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// An elementWriter packs elements into as many messages as they need. A range
+// is two elements for the kernel, its start and the key behind its end, which
+// stay together in a message.
+type elementWriter struct {
+	planner *planner
+	typ     int
+	flags   int
+	op      operation
+	// list is where the open message's list begins, -1 if none is open.
+	list int
+	end  []byte
+}
+
+func (p *planner) elementWriter(typ, flags int, action Action, set *ruleset.Set) *elementWriter {
+	return &elementWriter{planner: p, typ: typ, flags: flags, list: -1, op: operation{
+		action: action, kind: ElementKind, name: set.Name, comment: set.Comment, set: set,
+	}}
+}
+
+// deleteElements deletes what goes, and what comes back in another form.
+func (p *planner) deleteElements(c *elementChanges) {
+	w := p.elementWriter(unix.NFT_MSG_DELSETELEM, 0, Remove, c.want)
+	if c.catchAll {
+		m := w.room(64)
+		element := m.nest(unix.NFTA_LIST_ELEM)
+		m.u32(unix.NFTA_SET_ELEM_FLAGS, elementCatchAll)
+		m.end(element)
+	}
+	have := &c.have.elements
+	drop := func(i int32) {
+		w.element(string(have.first(int(i))), string(have.last(int(i))), verdict{})
+	}
+	for _, i := range c.removed {
+		drop(i)
+	}
+	for _, pair := range c.updated {
+		drop(pair[0])
+	}
+	for _, pair := range c.renewed {
+		drop(pair[0])
+	}
+	w.close()
+}
+
+func (p *planner) addElements(c *elementChanges) {
+	w := p.elementWriter(unix.NFT_MSG_NEWSETELEM, create, Add, c.want)
+	add := func(j int32) {
+		e := &c.want.Elements[j]
+		w.element(e.First, e.Last, c.verdict(int(j)))
+	}
+	for _, j := range c.added {
+		add(j)
+	}
+	for _, pair := range c.updated {
+		add(pair[1])
+	}
+	for _, pair := range c.renewed {
+		add(pair[1])
+	}
+	w.close()
+}
+
+// room returns the message to append n bytes of elements to.
+func (w *elementWriter) room(n int) *message {
+	m := w.planner.message()
+	if w.list >= 0 && len(m.buf)-w.list+n > maxElements {
+		w.close()
+	}
+	if w.list < 0 {
+		w.planner.begin(w.typ, w.flags, w.op)
+		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		m.str(unix.NFTA_SET_ELEM_LIST_SET, w.op.name)
+		w.list = m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	}
+	return m
+}
+
+func (w *elementWriter) close() {
+	if w.list < 0 {
+		return
+	}
+	m := w.planner.message()
+	m.end(w.list)
+	m.finish()
+	w.list = -1
+}
+
+// element appends a key or a range. Deletions need no verdict.
+func (w *elementWriter) element(first, last string, v verdict) {
+	size := 2*(3*attributeSize+align4(len(first))+8) + 3*attributeSize + 8 + align4(len(v.chain)+1)
+	m := w.room(size)
+	w.key(m, first, v, false)
+	if !w.op.set.Interval {
+		return
+	}
+	w.end = append(w.end[:0], last...)
+	if increment(w.end) {
+		w.key(m, string(w.end), verdict{}, true)
+	}
+}
+
+// key appends one element of the kernel's.
+func (w *elementWriter) key(m *message, key string, v verdict, end bool) {
+	element := m.nest(unix.NFTA_LIST_ELEM)
+	nest := m.nest(unix.NFTA_SET_ELEM_KEY)
+	m.raw(unix.NFTA_DATA_VALUE, key)
+	m.end(nest)
+	if v.set {
+		data := m.nest(unix.NFTA_SET_ELEM_DATA)
+		inner := m.nest(unix.NFTA_DATA_VERDICT)
+		m.u32(unix.NFTA_VERDICT_CODE, uint32(v.code))
+		if v.chain != "" {
+			m.str(unix.NFTA_VERDICT_CHAIN, v.chain)
+		}
+		m.end(inner)
+		m.end(data)
+	}
+	if end {
+		m.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	m.end(element)
+}
+
+// elementKey returns the key of the element that begins at an attribute, for
+// error messages; "" if there is none.
+func elementKey(b []byte) string {
+	if len(b) < attributeSize {
+		return ""
+	}
+	length := int(binary.NativeEndian.Uint16(b))
+	if length < attributeSize || length > len(b) {
+		return ""
+	}
+	a := walk(b[attributeSize:length])
+	for a.next() {
+		if a.typ == unix.NFTA_SET_ELEM_KEY {
+			k := walk(a.data)
+			if k.next() {
+				return string(k.data)
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,238 @@
+package apply
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Foreign says, for each family, why conntrack must see every packet: other
+// tables do NAT or judge by conntrack. Each reason is a sentence such as
+//
+//	table ip nat does NAT (chain postrouting)
+//
+// and stands once for a table, with the first chain that does it. The check
+// errs on the side of conntrack: it does not ask whether a chain is reached,
+// or whether a rule of an inet table is about one family only.
+type Foreign struct {
+	IPv4, IPv6 []string
+}
+
+// foreignTable is a table of somebody else.
+type foreignTable struct {
+	family uint8
+	name   string
+	// natChains are its base chains of type nat.
+	natChains map[string]bool
+}
+
+func (t foreignTable) String() string {
+	family := map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}[t.family]
+	return fmt.Sprintf("table %s %s", family, t.name)
+}
+
+// foreignReasons collects reasons without repeating them.
+type foreignReasons struct {
+	Foreign
+	seen map[string]bool
+}
+
+func (f *foreignReasons) add(t foreignTable, what, chain string) {
+	reason := fmt.Sprintf("%s %s", t, what)
+	if f.seen[reason] {
+		return
+	}
+	if f.seen == nil {
+		f.seen = map[string]bool{}
+	}
+	f.seen[reason] = true
+	reason += fmt.Sprintf(" (chain %s)", chain)
+	if t.family != unix.NFPROTO_IPV6 {
+		f.IPv4 = append(f.IPv4, reason)
+	}
+	if t.family != unix.NFPROTO_IPV4 {
+		f.IPv6 = append(f.IPv6, reason)
+	}
+}
+
+// foreignRules looks through the rules of somebody else's table.
+func (r *reader) foreignRules(t foreignTable) error {
+	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, t.family,
+		func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.name) },
+		func(family uint8, b []byte) error {
+			if family != t.family {
+				return nil
+			}
+			chain, needs, err := foreignNeeds(b)
+			if err != nil {
+				return err
+			}
+			if t.natChains[chain] {
+				needs = doesNAT
+			}
+			if needs != "" {
+				r.foreign.add(t, needs, chain)
+			}
+			return nil
+		})
+}
+
+// What a rule may need of conntrack, in the words of the reasons.
+const (
+	doesNAT      = "does NAT"
+	judges       = "judges by conntrack state"
+	marksFlows   = "keeps marks in conntrack"
+	offloads     = "offloads flows"
+	proxiesSYN   = "proxies TCP handshakes"
+	redirects    = "redirects to a local proxy"
+	countsFlows  = "counts connections"
+	needsNothing = ""
+)
+
+// foreignNeeds reads one dumped rule.
+func foreignNeeds(b []byte) (chain, needs string, err error) {
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case unix.NFTA_RULE_CHAIN:
+			chain = a.str()
+		case unix.NFTA_RULE_EXPRESSIONS:
+			list := walk(a.data)
+			for list.next() && needs == needsNothing {
+				needs, err = expressionNeeds(list.data)
+				if err != nil {
+					return chain, needs, err
+				}
+			}
+			if list.err != nil {
+				return chain, needs, list.err
+			}
+		}
+	}
+	return chain, needs, a.err
+}
+
+func expressionNeeds(b []byte) (string, error) {
+	name, data, err := splitExpression(b)
+	if err != nil {
+		return "", err
+	}
+	switch string(name) {
+	case "nat", "masq", "redir":
+		return doesNAT, nil
+	case "tproxy":
+		return redirects, nil
+	case "ct":
+		return conntrackNeeds(data)
+	case "connlimit":
+		return countsFlows, nil
+	case "flow_offload":
+		return offloads, nil
+	case "synproxy":
+		return proxiesSYN, nil
+	case "match", "target":
+		return extensionNeeds(data)
+	}
+	return needsNothing, nil
+}
+
+// conntrackNeeds reads a "ct" expression. To set a zone, a helper or an event
+// mask needs nothing of packets that are not tracked.
+func conntrackNeeds(b []byte) (string, error) {
+	var key uint32
+	reads := false
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case unix.NFTA_CT_KEY:
+			key = a.u32()
+		case unix.NFTA_CT_DREG:
+			reads = true
+		}
+	}
+	switch {
+	case reads:
+		return judges, a.err
+	case key == unix.NFT_CT_MARK, key == unix.NFT_CT_LABELS, key == unix.NFT_CT_SECMARK:
+		return marksFlows, a.err
+	}
+	return needsNothing, a.err
+}
+
+// extensions are the matches and targets of iptables that need conntrack.
+//
+// Source: iptables-extensions(8).
+var extensions = map[string]string{
+	"conntrack": judges, "state": judges, "connbytes": judges, "connlabel": marksFlows, "connmark": judges,
+	"connlimit": countsFlows, "helper": judges, "cluster": judges,
+	"SNAT": doesNAT, "DNAT": doesNAT, "MASQUERADE": doesNAT, "REDIRECT": doesNAT, "NETMAP": doesNAT,
+	"CONNMARK": marksFlows, "CONNSECMARK": marksFlows, "SYNPROXY": proxiesSYN, "TPROXY": redirects,
+}
+
+// extensionNeeds reads a "match" or "target" expression, which iptables-nft
+// makes of extensions that nf_tables has no words for.
+func extensionNeeds(b []byte) (string, error) {
+	a := walk(b)
+	for a.next() {
+		// NFTA_MATCH_NAME and NFTA_TARGET_NAME have the same number.
+		if a.typ == unix.NFTA_MATCH_NAME {
+			return extensions[a.str()], a.err
+		}
+	}
+	return needsNothing, a.err
+}
+
+// addLegacy adds the tables of the iptables before nf_tables. Which rules they
+// hold is not looked into: that such a table is loaded is reason enough.
+func (k *Kernel) addLegacy(f foreignReasons) (Foreign, error) {
+	err := k.inside(func() error {
+		for _, family := range []struct {
+			file    string
+			command string
+			reasons *[]string
+		}{
+			{"ip_tables_names", "iptables", &f.IPv4},
+			{"ip6_tables_names", "ip6tables", &f.IPv6},
+		} {
+			names, err := readLines("/proc/thread-self/net/" + family.file)
+			if err != nil {
+				return fmt.Errorf("list the tables of legacy %s: %w", family.command, err)
+			}
+			for _, name := range names {
+				switch name {
+				case "nat":
+					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table nat is loaded and may do NAT", family.command))
+				case "filter", "mangle", "security":
+					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table %s is loaded and may judge by conntrack state", family.command, name))
+				}
+			}
+		}
+		return nil
+	})
+	return f.Foreign, err
+}
+
+// readLines reads a file of /proc; one that is not there has no lines.
+func readLines(name string) ([]string, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	var lines []string
+	scan := bufio.NewScanner(f)
+	for scan.Scan() {
+		if line := strings.TrimSpace(scan.Text()); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines, scan.Err()
+}
