@@ -2,6 +2,7 @@ package compile
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -32,6 +33,9 @@ func tcpRule(id string, first, last uint16, peers ...string) *policies.Rule {
 
 // webPolicy attaches group web with these rules to eth0.
 func webPolicy(rules ...*policies.Rule) *policies.Policy {
+	slices.SortFunc(rules, func(a, b *policies.Rule) int {
+		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.ID, b.ID))
+	})
 	return &policies.Policy{
 		Groups:     []*policies.Group{{Name: "web", Rules: rules}},
 		Interfaces: []*policies.Interface{{Name: "eth0", Groups: []string{"web"}}},

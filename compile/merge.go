@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 
 	"sgc/policies"
@@ -10,37 +11,44 @@ import (
 // protocol numbers.
 type span struct{ first, last uint16 }
 
-// keyedRule is a policy rule with the part of a key space that it covers.
-// Spans are sorted and disjoint.
-type keyedRule struct {
-	rule  *policies.Rule
+// keyed is something with the part of a key space that it covers: a rule of a
+// group, an entry of an ACL. Spans are sorted and disjoint.
+type keyed[T any] struct {
+	rule  T
 	spans []span
 }
 
+// keyedRule is a rule of a group with its part of a key space.
+type keyedRule = keyed[*policies.Rule]
+
 // atom is a piece of a key space that the same rules cover.
-type atom struct {
+type atom[T any] struct {
 	span
-	// rules are sorted by address, never empty.
-	rules []*policies.Rule
+	// rules are in the order in which cut got them, never empty.
+	rules []T
+}
+
+// isWhole reports whether the spans are all of the key space from 0 to last.
+func isWhole(spans []span, last uint16) bool {
+	return len(spans) == 1 && spans[0] == span{0, last}
 }
 
 // whole splits the rules into those that cover all of the key space (0 to
 // last) and the others.
 func whole(rules []keyedRule, last uint16) (all []*policies.Rule, part []keyedRule) {
 	for _, r := range rules {
-		if len(r.spans) == 1 && r.spans[0] == (span{0, last}) {
+		if isWhole(r.spans, last) {
 			all = append(all, r.rule)
 		} else {
 			part = append(part, r)
 		}
 	}
-	sortRules(all)
 	return all, part
 }
 
 // cut divides the key space into its atoms, in order. Neighbours with the same
 // rules are one atom; what no rule covers is in none.
-func cut(rules []keyedRule) []atom {
+func cut[T comparable](rules []keyed[T]) []atom[T] {
 	// A border is where a rule begins to cover (at a key) or ceases to (after
 	// it); borders count one beyond the last key, hence int.
 	type border struct {
@@ -56,26 +64,25 @@ func cut(rules []keyedRule) []atom {
 	}
 	slices.SortFunc(borders, func(a, b border) int { return a.at - b.at })
 
-	var atoms []atom
-	active := map[int]int{} // rule index → spans open; a rule may touch itself
+	var atoms []atom[T]
+	open := map[int]int{} // rule → its spans open here; one may touch the next
 	for i := 0; i < len(borders); {
 		at := borders[i].at
 		for ; i < len(borders) && borders[i].at == at; i++ {
 			if borders[i].begin {
-				active[borders[i].rule]++
-			} else if active[borders[i].rule]--; active[borders[i].rule] == 0 {
-				delete(active, borders[i].rule)
+				open[borders[i].rule]++
+			} else if open[borders[i].rule]--; open[borders[i].rule] == 0 {
+				delete(open, borders[i].rule)
 			}
 		}
-		if len(active) == 0 {
+		if len(open) == 0 {
 			continue
 		}
-		covering := make([]*policies.Rule, 0, len(active))
-		for r := range active {
+		covering := make([]T, 0, len(open))
+		for _, r := range slices.Sorted(maps.Keys(open)) {
 			covering = append(covering, rules[r].rule)
 		}
-		sortRules(covering)
-		piece := atom{span{uint16(at), uint16(borders[i].at - 1)}, covering}
+		piece := atom[T]{span{uint16(at), uint16(borders[i].at - 1)}, covering}
 		if n := len(atoms); n > 0 && int(atoms[n-1].last)+1 == at && slices.Equal(atoms[n-1].rules, covering) {
 			atoms[n-1].last = piece.last
 			continue
@@ -87,7 +94,7 @@ func cut(rules []keyedRule) []atom {
 
 // weight returns how many rules the atoms of these rules hold in all, which is
 // what leaf chains would hold of their addresses.
-func weight(rules []keyedRule) int {
+func weight[T any](rules []keyed[T]) int {
 	var begins, ends []int
 	for _, r := range rules {
 		for _, s := range r.spans {
@@ -163,23 +170,4 @@ func layers(rules []keyedRule) [][]keyedRule {
 		rest = next
 	}
 	return out
-}
-
-// sortRules sorts by group and ID; the rules are of one direction.
-func sortRules(rules []*policies.Rule) {
-	slices.SortFunc(rules, func(a, b *policies.Rule) int {
-		if a.Group != b.Group {
-			if a.Group < b.Group {
-				return -1
-			}
-			return 1
-		}
-		if a.ID < b.ID {
-			return -1
-		}
-		if a.ID > b.ID {
-			return 1
-		}
-		return 0
-	})
 }

@@ -27,12 +27,12 @@ type keySpace struct {
 	allowed, refused ruleset.Verdict
 	// inner, where it is not nil, decides an atom by a further key, and
 	// reports whether it did.
-	inner func(a atom, refused ruleset.Verdict) (ruleset.Verdict, bool)
+	inner func(a atom[*policies.Rule], refused ruleset.Verdict) (ruleset.Verdict, bool)
 }
 
-// key returns the raw key for a number.
-func (s *keySpace) key(n uint16) string {
-	if s.keyType.Size() == 2 {
+// spanKey returns the raw key of a type for a number.
+func spanKey(t ruleset.Type, n uint16) string {
+	if t.Size() == 2 {
 		return ruleset.PortKey(n)
 	}
 	return string([]byte{byte(n)})
@@ -72,11 +72,11 @@ func (c *compiler) layerRules(s *keySpace, rules []keyedRule, otherwise ruleset.
 	m := &ruleset.Set{Name: s.name + "." + s.of, Key: []ruleset.Type{s.keyType}, Map: true, Interval: true}
 	for _, a := range cut(rules) {
 		v := c.atomVerdict(s, a, otherwise)
-		if n := len(m.Elements); n > 0 && *m.Elements[n-1].Verdict == v && m.Elements[n-1].Last == s.key(a.first-1) {
-			m.Elements[n-1].Last = s.key(a.last)
+		if n := len(m.Elements); n > 0 && *m.Elements[n-1].Verdict == v && m.Elements[n-1].Last == spanKey(s.keyType, a.first-1) {
+			m.Elements[n-1].Last = spanKey(s.keyType, a.last)
 			continue
 		}
-		m.Elements = append(m.Elements, ruleset.Element{First: s.key(a.first), Last: s.key(a.last), Verdict: &v})
+		m.Elements = append(m.Elements, ruleset.Element{First: spanKey(s.keyType, a.first), Last: spanKey(s.keyType, a.last), Verdict: &v})
 	}
 	c.addSet(m)
 	return []ruleset.Rule{
@@ -87,7 +87,7 @@ func (c *compiler) layerRules(s *keySpace, rules []keyedRule, otherwise ruleset.
 
 // atomVerdict returns what happens to packets of one atom: allowed where
 // anybody may, else a leaf chain that looks at the peer.
-func (c *compiler) atomVerdict(s *keySpace, a atom, otherwise ruleset.Verdict) ruleset.Verdict {
+func (c *compiler) atomVerdict(s *keySpace, a atom[*policies.Rule], otherwise ruleset.Verdict) ruleset.Verdict {
 	if s.inner != nil {
 		if v, ok := s.inner(a, otherwise); ok {
 			return v
@@ -151,7 +151,7 @@ func (c *compiler) icmpSpace(name string, d flow.Direction, f flow.Family) *keyS
 		field: ruleset.ICMPTypeField(f), keyType: typeOf, last: 255,
 		allowed: accept, refused: drop,
 	}
-	s.inner = func(a atom, refused ruleset.Verdict) (ruleset.Verdict, bool) {
+	s.inner = func(a atom[*policies.Rule], refused ruleset.Verdict) (ruleset.Verdict, bool) {
 		if !slices.ContainsFunc(a.rules, func(r *policies.Rule) bool { return icmpCode(r) != -1 }) {
 			return ruleset.Verdict{}, false
 		}
