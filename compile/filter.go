@@ -95,10 +95,7 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 		rules = append(rules, c.errorRules(p, d, f)...)
 		rules = append(rules, c.spaceRules(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
 	} else {
-		rules = append(rules, ruleset.Rule{
-			Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}, drop},
-			Comment:    "belongs to no flow",
-		})
+		rules = append(rules, c.invalidRules(p, d, f, proto)...)
 		rules = append(rules, c.spaceRules(&keySpace{
 			name: space, of: "ports", direction: d, family: f,
 			field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
@@ -107,6 +104,28 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 	}
 	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
 	return name
+}
+
+// invalidRules refuse packets that belong to no flow, such as segments outside
+// of the window. Open flows are judged by the rules alone, also where they stay
+// in conntrack.
+func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
+	statements := []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}}
+	o := c.open(p.scope, f, proto)
+	for _, opened := range flow.Directions {
+		ports := o.ports(opened)
+		if isWhole(ports, 65535) {
+			return nil
+		}
+		// Where only one direction's ports are not all, the other's are none:
+		// both need a rule for all ports of the opposite direction.
+		if len(ports) > 0 {
+			statements = append(statements, ruleset.Lookup{
+				Fields: []ruleset.Field{openedPort(opened, d)}, Set: c.addOpenPorts(p.scope, opened, f, proto, o), Negate: true,
+			})
+		}
+	}
+	return []ruleset.Rule{{Statements: append(statements, drop), Comment: "belongs to no flow"}}
 }
 
 // exemptRules accept what is never filtered within one protocol (2.6).
@@ -180,7 +199,7 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 		{Statements: []ruleset.Statement{ruleset.Lookup{Fields: key, Set: flows}, accept}, Comment: "tracked flows"},
 	}
 	var keyed []keyedRule
-	for _, r := range c.rules(p.scope, d, f, func(r *policies.Rule) bool { return r.AllProtocols || r.Protocol.IsOther(f) }) {
+	for _, r := range c.rules(p.scope, d, f, func(r *policies.Rule) bool { return r.AllProtocols || isOther(r.Protocol) }) {
 		n := -1
 		if !r.AllProtocols {
 			n = int(r.Protocol)
@@ -195,6 +214,11 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
 	return name
 }
+
+// isOther reports whether a rule for the protocol is for other protocols. A
+// rule for ICMP is none even in the family whose ICMP is another: nothing but
+// "-1" stands for ICMP in IPv6 or ICMPv6 in IPv4.
+func isOther(p flow.Protocol) bool { return p.IsOther(flow.IPv4) && p.IsOther(flow.IPv6) }
 
 // addHostSets adds the sets that every interface uses.
 func (c *compiler) addHostSets() {
