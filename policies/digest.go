@@ -12,32 +12,33 @@ import (
 func (p *Policy) Digest() string {
 	hash := sha256.New()
 	out := json.NewEncoder(hash)
-	encode := func(v any) {
-		if err := out.Encode(v); err != nil {
+	// The kind keeps things of different kinds and the same fields apart.
+	encode := func(kind string, v any) {
+		if err := out.Encode([]any{kind, v}); err != nil {
 			panic("policies: a policy that is not JSON: " + err.Error())
 		}
 	}
 	for _, g := range p.Groups {
 		c := *g
 		c.Description, c.Pos, c.Rules = "", Pos{}, nil
-		encode(c)
+		encode("group", c)
 		for _, r := range g.Rules {
 			c := *r
 			c.Description, c.Pos = "", Pos{}
-			encode(c)
+			encode("rule", c)
 		}
 	}
 	for _, l := range p.Lists {
 		c := *l
 		c.Description, c.Pos = "", Pos{}
-		encode(c)
+		encode("list", c)
 	}
 	for _, a := range p.ACLs {
-		encode(a.Name)
+		encode("acl", a.Name)
 		for _, e := range a.Entries {
 			c := *e
 			c.Pos = Pos{}
-			encode(c)
+			encode("entry", c)
 		}
 	}
 	for _, i := range p.Interfaces {
@@ -48,11 +49,11 @@ func (p *Policy) Digest() string {
 			log.Pos = Pos{}
 			c.Log = &log
 		}
-		encode(c)
+		encode("interface", c)
 		for _, t := range i.AlwaysTrack {
 			c := *t
 			c.Pos = Pos{}
-			encode(c)
+			encode("always_track", c)
 		}
 	}
 	host := p.Host
@@ -62,6 +63,6 @@ func (p *Policy) Digest() string {
 		c.Pos = Pos{}
 		host.Conntrack = &c
 	}
-	encode(host)
+	encode("host", host)
 	return "sha256:" + hex.EncodeToString(hash.Sum(nil))
 }

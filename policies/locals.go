@@ -1,0 +1,75 @@
+package policies
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// locals are the arguments of all locals blocks. As with variables, a faulty
+// one has an unknown value.
+type locals struct {
+	names  declarations
+	exprs  map[string]*attribute
+	values map[string]value
+	// path is the chain of locals that are being resolved.
+	path []string
+}
+
+func (l *loader) localNames() []string { return l.locals.names.sorted() }
+
+// resolveLocals finds the value of every local, in whatever order they stand.
+func (l *loader) resolveLocals() {
+	for _, name := range l.localNames() {
+		l.resolveLocal(name)
+	}
+	l.ctx.Variables["local"] = objectOf(l.locals.values)
+}
+
+func (l *loader) resolveLocal(name string) {
+	if _, done := l.locals.values[name]; done {
+		return
+	}
+	a := l.locals.exprs[name]
+	// What a cycle leads back to is unknown, until the cycle is reported.
+	l.locals.values[name] = cty.DynamicVal
+	if !l.checkReferences(a.expr, l.ctx) {
+		return
+	}
+	l.locals.path = append(l.locals.path, name)
+	defer func() { l.locals.path = l.locals.path[:len(l.locals.path)-1] }()
+
+	needed := map[string]value{}
+	for _, t := range a.expr.Variables() {
+		if t.RootName() != "local" {
+			continue
+		}
+		other, at, _ := secondStep(t)
+		if cycle := l.cycle(other); cycle != "" {
+			l.errorAt(at, "Reference cycle", fmt.Sprintf("The value of local.%s depends on itself: %s. Break the chain somewhere.", other, cycle))
+			needed[other] = cty.DynamicVal
+			continue
+		}
+		l.resolveLocal(other)
+		needed[other] = l.locals.values[other]
+	}
+	ctx := l.ctx.NewChild()
+	ctx.Variables = map[string]value{"local": objectOf(needed)}
+	v, diags := a.expr.Value(ctx)
+	l.diags = append(l.diags, diags...)
+	if !diags.HasErrors() {
+		l.locals.values[name] = v
+	}
+}
+
+// cycle returns the chain that leads from name back to it, or "".
+func (l *loader) cycle(name string) string {
+	for i, n := range l.locals.path {
+		if n == name {
+			return strings.Join(append(append([]string{}, l.locals.path[i:]...), name), " → ")
+		}
+	}
+	return ""
+}
+

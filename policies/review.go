@@ -1,0 +1,101 @@
+package policies
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sgc/internal/flow"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// The cloud's quotas. They are no limits here, but a policy that keeps to them
+// can be carried back.
+const (
+	quotaRules  = 60
+	quotaGroups = 5
+)
+
+// review warns of what is allowed but probably not meant. It looks at the
+// whole policy.
+func (l *loader) review(p *Policy) {
+	headers := map[string]hcl.Range{}
+	for _, kind := range []string{"security_group", "interface"} {
+		for _, b := range l.blocks[kind] {
+			headers[kind+"."+b.name] = b.header
+		}
+	}
+	attached, referenced := map[string]bool{}, map[string]bool{}
+	for _, i := range p.Interfaces {
+		for _, g := range i.Groups {
+			attached[g] = true
+		}
+		if n := len(i.Groups); n > quotaGroups {
+			l.warnAt(headers[i.Address()], "More groups than the cloud allows",
+				fmt.Sprintf("%s has %d security groups; the cloud's quota is %d for an interface. That is no limit here.", i.Name, n, quotaGroups))
+		}
+	}
+	for _, g := range p.Groups {
+		for _, r := range g.Rules {
+			for _, name := range r.Groups {
+				if name != g.Name {
+					referenced[name] = true
+				}
+			}
+		}
+	}
+	lists := map[string]*PrefixList{}
+	for _, list := range p.Lists {
+		lists[list.Name] = list
+	}
+	for _, g := range p.Groups {
+		// A group that only gives its members a name is whole without rules.
+		named := len(g.Rules) == 0 && referenced[g.Name]
+		at := headers[g.Address()]
+		if !attached[g.Name] && !named {
+			l.warnAt(at, "Group attached nowhere", fmt.Sprintf(
+				"No interface has the group %q, so its rules do nothing. Attach it: security_groups = [security_group.%s] in an interface block.", g.Name, g.Name))
+		}
+		if !named && !slices.ContainsFunc(g.Rules, func(r *Rule) bool { return r.Direction == flow.Egress }) {
+			l.warnAt(at, "Group without egress rules", fmt.Sprintf(
+				"Group %q has no egress rules, so it lets nothing new out. The cloud console adds a rule that lets everything out; here, as in Terraform, it has to be written.", g.Name))
+		}
+		l.reviewQuota(g, lists, at)
+	}
+}
+
+// reviewQuota counts the rules of a group as the cloud does: one for each
+// range of ports and each peer, a prefix list with all of its entries, and a
+// group in both families.
+func (l *loader) reviewQuota(g *Group, lists map[string]*PrefixList, at hcl.Range) {
+	var counts [len(flow.Directions)]map[flow.Family]int
+	for i := range counts {
+		counts[i] = map[flow.Family]int{}
+	}
+	for _, r := range g.Rules {
+		n := max(1, len(r.Ports))
+		add := func(prefixes []netip.Prefix) {
+			for _, p := range prefixes {
+				counts[r.Direction][flow.FamilyOf(p.Addr())] += n
+			}
+		}
+		add(r.Prefixes)
+		for _, name := range r.Lists {
+			if list := lists[name]; list != nil {
+				add(list.Entries)
+			}
+		}
+		for _, f := range flow.Families {
+			counts[r.Direction][f] += n * len(r.Groups)
+		}
+	}
+	for _, direction := range flow.Directions {
+		for _, f := range flow.Families {
+			if n := counts[direction][f]; n > quotaRules {
+				l.warnAt(at, "More rules than the cloud allows", fmt.Sprintf(
+					"Group %q has %d %s rules for %s, as the cloud counts them; its quota is %d. That is no limit here.", g.Name, n, direction, f, quotaRules))
+			}
+		}
+	}
+}

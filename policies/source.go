@@ -1,0 +1,191 @@
+package policies
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Files returns the policy files that Load would read at path, in the order in
+// which it reads them: path itself if it is a file, else the files of the
+// directory whose names end in .hcl or .hcl.json, in lexical order. Names that
+// begin with a dot, and directories inside the directory, are passed over. It
+// is an error if there is no such file.
+func Files(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || !(strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".hcl.json")) {
+			continue
+		}
+		file := filepath.Join(path, name)
+		// A symbolic link counts as what it leads to.
+		info, err := os.Stat(file)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, file)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: %w", path, errNoFiles)
+	}
+	return files, nil
+}
+
+var errNoFiles = errors.New("no file here ends in .hcl or .hcl.json")
+
+// maxSource is the size up to which a policy file is read. Spans count in 32
+// bits, and nobody writes such a file by hand.
+const maxSource = 1 << 30
+
+// source is one text that diagnostics can point into: a policy file, a file of
+// variables or of prefixes, or a value from the command line.
+type source struct {
+	name string
+	text []byte
+	// lines are the offsets of the lines, set on first use.
+	lines []int
+	// blanked sources were parsed with blanks for some lists, so that lines
+	// and columns that come from the parser are wrong, but not byte offsets.
+	blanked bool
+	nav     any
+}
+
+// isJSON reports whether the file is in JSON syntax.
+func (s *source) isJSON() bool { return strings.HasSuffix(s.name, ".json") }
+
+// rangeOf returns the range between two byte offsets.
+func (s *source) rangeOf(start, end int) hcl.Range {
+	return hcl.Range{Filename: s.name, Start: s.posOf(start), End: s.posOf(end)}
+}
+
+func (s *source) posOf(offset int) hcl.Pos {
+	if s.lines == nil {
+		s.lines = []int{0}
+		for i, c := range s.text {
+			if c == '\n' {
+				s.lines = append(s.lines, i+1)
+			}
+		}
+	}
+	line := sort.SearchInts(s.lines, offset+1) - 1
+	return hcl.Pos{
+		Line:   line + 1,
+		Column: utf8.RuneCount(s.text[s.lines[line]:offset]) + 1,
+		Byte:   offset,
+	}
+}
+
+// fix returns the range with its true lines and columns.
+func (s *source) fix(r hcl.Range) hcl.Range {
+	if !s.blanked {
+		return r
+	}
+	return s.rangeOf(min(r.Start.Byte, len(s.text)), min(r.End.Byte, len(s.text)))
+}
+
+// parse reads a policy file of either syntax.
+func (s *source) parse() (*body, hcl.Diagnostics) {
+	if d := s.tooDeep(); d != nil {
+		return nil, hcl.Diagnostics{d}
+	}
+	if s.isJSON() {
+		return parseJSON(s.text, s.name)
+	}
+	for lists := findBulk(s); ; {
+		s.blanked = len(lists.lists) > 0
+		file, diags := hclsyntax.ParseConfig(lists.blank(), s.name, hcl.InitialPos)
+		if diags.HasErrors() {
+			return nil, diags
+		}
+		root, ok := file.Body.(*hclsyntax.Body)
+		if !ok {
+			panic("hclsyntax returned a body that is not its own")
+		}
+		s.nav = file.Nav
+		b := nativeBody(root, lists)
+		if !lists.forget() {
+			return b, diags
+		}
+	}
+}
+
+// maxDepth is the number of brackets that may be open at once. The parsers are
+// recursive, and Go cannot recover from a stack that overflows.
+const maxDepth = 500
+
+// tooDeep finds text that would make the parser recurse too deeply. It counts
+// brackets without regard to strings and comments, which hold them in pairs.
+func (s *source) tooDeep() *hcl.Diagnostic {
+	depth := 0
+	for i, c := range s.text {
+		switch c {
+		case '[', '{', '(':
+			depth++
+		case ']', '}', ')':
+			depth = max(0, depth-1)
+		}
+		if depth > maxDepth {
+			return &hcl.Diagnostic{
+				Severity: hcl.DiagError,
+				Summary:  "Expression too deep",
+				Detail:   fmt.Sprintf("More than %d brackets are open here; close some, or split the expression up.", maxDepth),
+				Subject:  s.rangeOf(i, i+1).Ptr(),
+			}
+		}
+	}
+	return nil
+}
+
+// readSource reads a file and keeps it for excerpts.
+func (l *loader) readSource(path string) (*source, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxSource {
+		return nil, fmt.Errorf("%s is larger than 1 GiB", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return l.addSource(path, text), nil
+}
+
+func (l *loader) addSource(name string, text []byte) *source {
+	s := &source{name: name, text: text}
+	l.sources[name] = s
+	return s
+}
+
+// reason returns what went wrong with a file, without the operation and path
+// that the caller's sentence has already.
+func reason(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
