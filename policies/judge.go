@@ -15,6 +15,8 @@ type Judge struct {
 	exact     map[string]*attachment
 	wildcards []*attachment // longest name first
 	host      hostExemptions
+	// rules are those of each group, attached or not.
+	rules map[string][]*judgedRule
 }
 
 // attachment is what one interface block attaches: its groups' rules, its ACL
@@ -41,8 +43,7 @@ type trackedPeers struct {
 // Names that p does not define stand for nothing: an unknown group allows
 // nothing, and an unknown ACL denies everything.
 func NewJudge(p *Policy) *Judge {
-	j := &Judge{exact: map[string]*attachment{}, host: newHostExemptions(&p.Host)}
-	rules := indexRules(p)
+	j := &Judge{exact: map[string]*attachment{}, host: newHostExemptions(&p.Host), rules: indexRules(p)}
 	acls := map[string]*ACL{}
 	for _, a := range p.ACLs {
 		acls[a.Name] = a
@@ -50,7 +51,7 @@ func NewJudge(p *Policy) *Judge {
 	for _, i := range p.Interfaces {
 		a := &attachment{iface: i, icmpErrorsByRules: p.Host.ICMPErrorsByRules}
 		for _, name := range i.Groups {
-			for _, r := range rules[name] {
+			for _, r := range j.rules[name] {
 				a.attach(r)
 			}
 		}

@@ -19,9 +19,7 @@ type addressIndex struct {
 }
 
 func newAddressIndex(prefixes []netip.Prefix) *addressIndex {
-	if !slices.IsSortedFunc(prefixes, netip.Prefix.Compare) {
-		prefixes = slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
-	}
+	prefixes = sortedPrefixes(prefixes)
 	x := &addressIndex{prefixes: prefixes, parents: make([]int32, len(prefixes))}
 	for i, p := range prefixes {
 		parent := int32(i) - 1
@@ -33,17 +31,31 @@ func newAddressIndex(prefixes []netip.Prefix) *addressIndex {
 	return x
 }
 
+// sortedPrefixes returns the list sorted by family, address, length; itself, if
+// it is.
+func sortedPrefixes(list []netip.Prefix) []netip.Prefix {
+	if slices.IsSortedFunc(list, netip.Prefix.Compare) {
+		return list
+	}
+	return slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
+}
+
 // longest returns the longest prefix that holds a.
 func (x *addressIndex) longest(a netip.Addr) (netip.Prefix, bool) {
 	// Whatever holds a is the last prefix that begins at or before a, or holds
 	// that one.
-	i := int32(sort.Search(len(x.prefixes), func(i int) bool { return a.Less(x.prefixes[i].Addr()) })) - 1
-	for ; i >= 0; i = x.parents[i] {
+	for i := x.lastAtOrBefore(a); i >= 0; i = x.parents[i] {
 		if x.prefixes[i].Contains(a) {
 			return x.prefixes[i], true
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// lastAtOrBefore returns the index of the last prefix that begins at or before
+// a, or -1.
+func (x *addressIndex) lastAtOrBefore(a netip.Addr) int32 {
+	return int32(sort.Search(len(x.prefixes), func(i int) bool { return a.Less(x.prefixes[i].Addr()) })) - 1
 }
 
 // contains reports whether any prefix holds a.
