@@ -1,0 +1,267 @@
+package apply
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/flow"
+)
+
+// fieldKind says how the value of a field is written.
+type fieldKind uint8
+
+const (
+	hexBytes fieldKind = iota
+	bigNumber
+	nativeNumber
+	address
+	interfaceName
+	familyNumber
+	protocolNumber
+	ctState
+)
+
+func (k fieldKind) text(b []byte) string {
+	switch k {
+	case bigNumber:
+		if len(b) <= 8 {
+			var n uint64
+			for _, c := range b {
+				n = n<<8 | uint64(c)
+			}
+			return strconv.FormatUint(n, 10)
+		}
+	case nativeNumber:
+		if len(b) == 4 {
+			return strconv.FormatUint(uint64(nativeU32(b)), 10)
+		}
+	case ctState:
+		return stateText(b)
+	case address:
+		if a, ok := netip.AddrFromSlice(b); ok {
+			return a.String()
+		}
+		// nft loads only the whole bytes of a prefix.
+		if len(b) < 4 {
+			return prefixText(b, 4)
+		}
+		return prefixText(b, 16)
+	case interfaceName:
+		name := string(cutNUL(b))
+		if len(b) < 16 && len(name) == len(b) {
+			name += "*"
+		}
+		return strconv.Quote(name)
+	case familyNumber:
+		if len(b) == 1 && b[0] == unix.NFPROTO_IPV4 {
+			return "ipv4"
+		}
+		if len(b) == 1 && b[0] == unix.NFPROTO_IPV6 {
+			return "ipv6"
+		}
+	case protocolNumber:
+		if len(b) == 1 {
+			return flow.Protocol(b[0]).String()
+		}
+	}
+	return fmt.Sprintf("0x%x", b)
+}
+
+func prefixText(b []byte, size int) string {
+	full := make([]byte, size)
+	copy(full, b)
+	a, _ := netip.AddrFromSlice(full)
+	return fmt.Sprintf("%s/%d", a, 8*len(b))
+}
+
+// maskBits returns the length of the prefix that a mask stands for.
+func maskBits(mask []byte) (bits int, ok bool) {
+	for i, b := range mask {
+		for bit := 7; bit >= 0; bit-- {
+			if b&(1<<bit) != 0 {
+				if bits != i*8+7-bit {
+					return 0, false
+				}
+				bits++
+			}
+		}
+	}
+	return bits, true
+}
+
+func stateText(mask []byte) string {
+	if len(mask) != 4 {
+		return fmt.Sprintf("0x%x", mask)
+	}
+	var names []string
+	n := nativeU32(mask)
+	for _, s := range []struct {
+		bit  uint32
+		name string
+	}{{1, "invalid"}, {2, "established"}, {4, "related"}, {8, "new"}, {64, "untracked"}} {
+		if n&s.bit != 0 {
+			names = append(names, s.name)
+			n &^= s.bit
+		}
+	}
+	if n != 0 {
+		names = append(names, fmt.Sprintf("0x%x", n))
+	}
+	return strings.Join(names, ",")
+}
+
+type namedField struct {
+	name string
+	kind fieldKind
+}
+
+// metaFields are the keys of "meta" by number.
+//
+// Source: Linux include/uapi/linux/netfilter/nf_tables.h, enum nft_meta_keys.
+var metaFields = []namedField{
+	{"length", nativeNumber}, {"protocol", hexBytes}, {"priority", nativeNumber}, {"mark", nativeNumber},
+	{"iif", nativeNumber}, {"oif", nativeNumber}, {"iifname", interfaceName}, {"oifname", interfaceName},
+	{"iiftype", hexBytes}, {"oiftype", hexBytes}, {"skuid", nativeNumber}, {"skgid", nativeNumber},
+	{"nftrace", bigNumber}, {"rtclassid", nativeNumber}, {"secmark", nativeNumber}, {"nfproto", familyNumber},
+	{"l4proto", protocolNumber}, {"ibrname", interfaceName}, {"obrname", interfaceName}, {"pkttype", bigNumber},
+	{"cpu", nativeNumber}, {"iifgroup", nativeNumber}, {"oifgroup", nativeNumber}, {"cgroup", nativeNumber},
+}
+
+func (d *decompiler) meta(a attributeMap) {
+	key := a.u32(unix.NFTA_META_KEY)
+	field := namedField{fmt.Sprintf("[key %d]", key), hexBytes}
+	if int(key) < len(metaFields) {
+		field = metaFields[key]
+	}
+	name := field.name
+	if field.kind != interfaceName && name != "iif" && name != "oif" {
+		name = "meta " + name
+	}
+	if _, sets := a[unix.NFTA_META_SREG]; sets {
+		d.say(name + " set " + d.values[a.register(unix.NFTA_META_SREG)].text)
+		return
+	}
+	d.load(a.register(unix.NFTA_META_DREG), operand{text: name, kind: field.kind})
+}
+
+// ctKeys are the keys of "ct" by number.
+//
+// Source: Linux include/uapi/linux/netfilter/nf_tables.h, enum nft_ct_keys.
+var ctKeys = []string{
+	"state", "direction", "status", "mark", "secmark", "expiration", "helper", "l3proto", "saddr", "daddr",
+	"protocol", "proto-src", "proto-dst", "label", "packets", "bytes", "avgpkt", "zone", "event",
+}
+
+func (d *decompiler) conntrack(a attributeMap) {
+	key := a.u32(unix.NFTA_CT_KEY)
+	o := operand{text: fmt.Sprintf("ct [key %d]", key)}
+	if int(key) < len(ctKeys) {
+		o.text = "ct " + ctKeys[key]
+	}
+	switch key {
+	case unix.NFT_CT_STATE:
+		o.kind = ctState
+	case unix.NFT_CT_MARK, unix.NFT_CT_STATUS:
+		o.kind = nativeNumber
+	}
+	if _, sets := a[unix.NFTA_CT_SREG]; sets {
+		d.say(o.text + " set " + d.values[a.register(unix.NFTA_CT_SREG)].text)
+		return
+	}
+	d.load(a.register(unix.NFTA_CT_DREG), o)
+}
+
+// place is where a field lies: header, offset and length in bytes.
+type place struct{ base, offset, length uint32 }
+
+// payloadFields are fields by what the rule knows of the packet.
+var payloadFields = map[string]map[place]namedField{
+	"ip": {
+		{1, 12, 4}: {"saddr", address}, {1, 16, 4}: {"daddr", address},
+		{1, 8, 1}: {"ttl", bigNumber}, {1, 9, 1}: {"protocol", protocolNumber},
+	},
+	"ip6": {
+		{1, 8, 16}: {"saddr", address}, {1, 24, 16}: {"daddr", address},
+		{1, 7, 1}: {"hoplimit", bigNumber}, {1, 6, 1}: {"nexthdr", protocolNumber},
+	},
+	"tcp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}, {2, 13, 1}: {"flags", hexBytes}},
+	"udp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}},
+	"sctp":   {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}},
+	"icmp":   {{2, 0, 1}: {"type", bigNumber}, {2, 1, 1}: {"code", bigNumber}},
+	"icmpv6": {{2, 0, 1}: {"type", bigNumber}, {2, 1, 1}: {"code", bigNumber}},
+	"th":     {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}},
+}
+
+func (d *decompiler) payload(a attributeMap) {
+	at := place{a.u32(unix.NFTA_PAYLOAD_BASE), a.u32(unix.NFTA_PAYLOAD_OFFSET), a.u32(unix.NFTA_PAYLOAD_LEN)}
+	bases := []string{"ll", "nh", "th", "ih"}
+	base := fmt.Sprint(at.base)
+	if int(at.base) < len(bases) {
+		base = bases[at.base]
+	}
+	o := operand{text: fmt.Sprintf("@%s,%d,%d", base, 8*at.offset, 8*at.length)}
+	for _, header := range []string{d.family, d.protocol, "th"} {
+		if field, ok := findField(header, at); ok {
+			o = operand{text: header + " " + field.name, kind: field.kind}
+			if header != "th" && d.dependency && len(d.words) > 0 {
+				d.words = d.words[:len(d.words)-1]
+				d.dependency = false
+			}
+			break
+		}
+	}
+	if _, sets := a[unix.NFTA_PAYLOAD_SREG]; sets {
+		d.say(o.text + " set " + d.values[a.register(unix.NFTA_PAYLOAD_SREG)].text)
+		return
+	}
+	d.load(a.register(unix.NFTA_PAYLOAD_DREG), o)
+}
+
+// findField finds a field of a header; of an address also the first bytes.
+func findField(header string, at place) (namedField, bool) {
+	fields := payloadFields[header]
+	if f, ok := fields[at]; ok {
+		return f, true
+	}
+	for p, f := range fields {
+		if f.kind == address && p.base == at.base && p.offset == at.offset && at.length < p.length {
+			return f, true
+		}
+	}
+	return namedField{}, false
+}
+
+func fibText(a attributeMap) string {
+	var words []string
+	flags := a.u32(unix.NFTA_FIB_FLAGS)
+	for _, f := range []struct {
+		bit  uint32
+		name string
+	}{{unix.NFTA_FIB_F_SADDR, "saddr"}, {unix.NFTA_FIB_F_DADDR, "daddr"}, {unix.NFTA_FIB_F_MARK, "mark"}, {unix.NFTA_FIB_F_IIF, "iif"}, {unix.NFTA_FIB_F_OIF, "oif"}} {
+		if flags&f.bit != 0 {
+			words = append(words, f.name)
+		}
+	}
+	result := map[uint32]string{
+		unix.NFT_FIB_RESULT_OIF: "oif", unix.NFT_FIB_RESULT_OIFNAME: "oifname", unix.NFT_FIB_RESULT_ADDRTYPE: "type",
+	}[a.u32(unix.NFTA_FIB_RESULT)]
+	return "fib " + strings.Join(words, " . ") + " " + result
+}
+
+func limitText(a attributeMap) string {
+	rate, unit := a[unix.NFTA_LIMIT_RATE], a[unix.NFTA_LIMIT_UNIT]
+	if len(rate) != 8 || len(unit) != 8 {
+		return "limit"
+	}
+	names := map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
+	name := names[binary.BigEndian.Uint64(unit)]
+	if name == "" {
+		name = fmt.Sprintf("%d seconds", binary.BigEndian.Uint64(unit))
+	}
+	return fmt.Sprintf("limit rate %d/%s", binary.BigEndian.Uint64(rate), name)
+}

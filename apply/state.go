@@ -1,0 +1,273 @@
+package apply
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// RecordVersion is the format of the records that this sgc writes, and the
+// newest that it reads.
+const RecordVersion = 1
+
+// Record is what the state directory holds of one applied policy.
+type Record struct {
+	FormatVersion int `json:"format_version"`
+	// Applied is when the policy was, or is being, applied.
+	Applied time.Time `json:"applied"`
+	// Digest is that of the policy's meaning.
+	Digest string `json:"digest,omitempty"`
+	// Path and Files say where the policy came from.
+	Path  string   `json:"path,omitempty"`
+	Files []string `json:"files,omitempty"`
+	// Policy is the policy in resolved form; null if the table is removed.
+	// This package does not look into it.
+	Policy json.RawMessage `json:"policy,omitempty"`
+}
+
+// Files of the state directory.
+const (
+	appliedFile = "applied.json"
+	pendingFile = "pending.json"
+	lockFile    = "lock"
+)
+
+// Dir is a state directory. It holds the record of the policy that is
+// enforced (applied) and, while an apply is under way, of the one that is to
+// be (pending): a pending record that is found at the start of a command is
+// that of an apply that did not live to its end.
+//
+// All changes are made under the lock, which the caller takes. A change is on
+// the disk when its method returns, and is there as a whole or not at all,
+// whenever sgc or the machine goes down.
+type Dir struct {
+	path string
+}
+
+// OpenDir opens a state directory and makes it, with its parents, if it is not
+// there. The directory that holds it all is readable for its owner alone, and
+// nobody else may be able to write it: a record decides what a rollback does.
+func OpenDir(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", explainFile(err))
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the state directory: %w", explainFile(err))
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("open the state directory: %s is no directory", path)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("the state directory %s can be written by others (mode %04o): chmod 0700 it, and check what it holds", path, mode)
+	}
+	return &Dir{path: path}, nil
+}
+
+// Path returns the directory's path.
+func (d *Dir) Path() string { return d.path }
+
+// DamagedError says that a file of the state directory cannot be believed.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("the state file %s is damaged (%s): move it away; sgc then takes the table in the kernel for what was applied last", e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// Applied returns the record of the policy that is enforced; nil if there is
+// none. A damaged file is a *DamagedError.
+func (d *Dir) Applied() (*Record, error) { return d.read(appliedFile) }
+
+// Pending returns the record of an apply that was begun and not finished; nil
+// if there is none. A damaged file is a *DamagedError.
+func (d *Dir) Pending() (*Record, error) { return d.read(pendingFile) }
+
+// WriteAhead records what is about to be applied.
+func (d *Dir) WriteAhead(r *Record) error {
+	if err := d.write(pendingFile, r); err != nil {
+		return fmt.Errorf("write ahead to the state directory: %w", explainFile(err))
+	}
+	return nil
+}
+
+// Promote makes the pending record the applied one. It fails with
+// fs.ErrNotExist if none is pending.
+func (d *Dir) Promote() error {
+	if err := os.Rename(d.file(pendingFile), d.file(appliedFile)); err != nil {
+		return fmt.Errorf("record the applied policy: %w", explainFile(err))
+	}
+	if err := syncDir(d.path); err != nil {
+		return fmt.Errorf("record the applied policy: %w", explainFile(err))
+	}
+	return nil
+}
+
+// Discard forgets the pending record, if there is one.
+func (d *Dir) Discard() error {
+	if err := d.remove(pendingFile); err != nil {
+		return fmt.Errorf("discard the pending policy: %w", explainFile(err))
+	}
+	return nil
+}
+
+// Remove forgets everything. The lock stays, since whoever waits for it has
+// it open; so does a file that is not of this package.
+func (d *Dir) Remove() error {
+	for _, name := range []string{pendingFile, appliedFile} {
+		if err := d.remove(name); err != nil {
+			return fmt.Errorf("clear the state directory: %w", explainFile(err))
+		}
+	}
+	return nil
+}
+
+func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
+
+func (d *Dir) remove(name string) error {
+	err := os.Remove(d.file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(d.path)
+}
+
+// envelope is what a file holds: the record, and a checksum of its bytes as
+// they stand in the file.
+type envelope struct {
+	Checksum string          `json:"checksum"`
+	Record   json.RawMessage `json:"record"`
+}
+
+func checksum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// read reads a record, nil if there is no file.
+func (d *Dir) read(name string) (*Record, error) {
+	b, err := os.ReadFile(d.file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the state directory: %w", explainFile(err))
+	}
+	r, err := decodeRecord(b)
+	if err != nil {
+		return nil, &DamagedError{Path: d.file(name), Err: err}
+	}
+	if r.FormatVersion > RecordVersion {
+		return nil, fmt.Errorf("the state file %s has format version %d, and this sgc knows versions up to %d: use the newer sgc that wrote it", d.file(name), r.FormatVersion, RecordVersion)
+	}
+	return r, nil
+}
+
+func decodeRecord(b []byte) (*Record, error) {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, err
+	}
+	if len(e.Record) == 0 {
+		return nil, errors.New("it holds no record")
+	}
+	if e.Checksum != checksum(e.Record) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	var r Record
+	if err := json.Unmarshal(e.Record, &r); err != nil {
+		return nil, err
+	}
+	if r.FormatVersion < 1 {
+		return nil, errors.New("it has no format version")
+	}
+	return &r, nil
+}
+
+func encodeRecord(r *Record) ([]byte, error) {
+	record := *r
+	record.FormatVersion = RecordVersion
+	b, err := json.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("encode the record: %w", err)
+	}
+	// Not with json.Marshal, which would go through the record again.
+	out := make([]byte, 0, len(b)+128)
+	out = append(out, `{"checksum":"`...)
+	out = append(out, checksum(b)...)
+	out = append(out, `","record":`...)
+	out = append(out, b...)
+	return append(out, "}\n"...), nil
+}
+
+// write replaces a file: written beside it, synced, and renamed over it.
+func (d *Dir) write(name string, r *Record) (err error) {
+	b, err := encodeRecord(r)
+	if err != nil {
+		return err
+	}
+	// The name is fixed: under the lock nobody else writes, and what a killed
+	// apply left behind is overwritten.
+	beside := d.file(name + ".new")
+	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(beside))
+		}
+	}()
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(beside, d.file(name)); err != nil {
+		return err
+	}
+	return syncDir(d.path)
+}
+
+// syncDir puts the names of a directory on the disk.
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// explainFile adds to an error what a person can do about it.
+func explainFile(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: make room on that file system, or choose another state directory (--state-dir)", err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w: choose a state directory that can be written (--state-dir)", err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: run as root, or choose a state directory of your own (--state-dir)", err)
+	}
+	return err
+}
