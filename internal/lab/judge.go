@@ -244,16 +244,22 @@ func queryFor(p *flow.Packet) flow.Packet {
 	return *p
 }
 
+// question is a probe that is on its way, and what is to become of it.
+type question struct {
+	probe   *Probe
+	outcome *Outcome
+}
+
 // askWindow sends the probes, and those again that did not arrive.
 func (j *Judge) askWindow(probes []Probe, outcomes []Outcome) error {
 	for range judgeRounds {
-		sent := map[uint16]*Outcome{}
+		sent := map[uint16]question{}
 		for i := range probes {
 			if outcomes[i].Arrived || errors.Is(outcomes[i].Err, ErrImpossible) {
 				continue
 			}
 			id := j.id()
-			sent[id] = &outcomes[i]
+			sent[id] = question{&probes[i], &outcomes[i]}
 			outcomes[i].Err = j.send(&probes[i], id)
 		}
 		if len(sent) == 0 {
@@ -317,7 +323,7 @@ func endPacket(id uint16) ([]byte, error) {
 
 // collect reads reports until that of a last packet, which the kernel sees
 // after all others.
-func (j *Judge) collect(sent map[uint16]*Outcome) error {
+func (j *Judge) collect(sent map[uint16]question) error {
 	last := j.id()
 	packet, err := endPacket(last)
 	if err != nil {
@@ -335,14 +341,15 @@ func (j *Judge) collect(sent map[uint16]*Outcome) error {
 			return err
 		}
 		for _, c := range copies {
-			id, err := identification(c.packet)
-			switch {
-			case err != nil:
+			_, e, err := Parse(c.packet)
+			if err != nil {
 				return err
-			case c.prefix == reportEnd && id == last:
+			}
+			if c.prefix == reportEnd && e.ID == last {
 				return nil
-			case sent[id] != nil:
-				if err := sent[id].report(c.prefix); err != nil {
+			}
+			if q, ok := sent[e.ID]; ok {
+				if err := j.report(q, c); err != nil {
 					return err
 				}
 			}
@@ -350,21 +357,32 @@ func (j *Judge) collect(sent map[uint16]*Outcome) error {
 	}
 }
 
-func identification(packet []byte) (uint16, error) {
-	_, e, err := Parse(packet)
-	return e.ID, err
-}
+// errElsewhere says that the host sent a packet out by another interface than
+// it was said to cross.
+var errElsewhere = errors.New("it left by another interface")
 
-// report adds one report to the outcome.
-func (o *Outcome) report(prefix string) error {
+// report adds one report to the outcome of the question.
+func (j *Judge) report(q question, c logged) error {
+	p, o := &q.probe.Packet, q.outcome
+	crossed := c.in
+	if p.Direction == flow.Egress {
+		if c.prefix == reportArrived {
+			return nil // at the passive interface, on its way
+		}
+		crossed = c.out
+	}
+	if crossed != j.stand.port(p.Interface).index {
+		o.Err = errElsewhere
+		return nil
+	}
 	o.Arrived, o.Err = true, nil
-	state, isState := strings.CutPrefix(prefix, reportState)
+	state, isState := strings.CutPrefix(c.prefix, reportState)
 	switch {
-	case prefix == reportArrived:
-	case prefix == reportPassed:
+	case c.prefix == reportArrived:
+	case c.prefix == reportPassed:
 		o.Passed = true
 	case !isState:
-		return fmt.Errorf("unknown report %q", prefix)
+		return fmt.Errorf("unknown report %q", c.prefix)
 	default:
 		o.Classified = true
 		for _, s := range [...]flow.State{flow.New, flow.Established, flow.Related, flow.Invalid} {

@@ -20,11 +20,13 @@ type nflog struct {
 	next uint32
 }
 
-// logged is one copy: the statement's prefix, and the packet from its network
-// header on, cut to nflogCopy bytes.
+// logged is one copy: the statement's prefix, the packet from its network
+// header on, cut to nflogCopy bytes, and the indexes of the interfaces by which
+// it came in and is to go out, 0 where that is not known at the statement's hook.
 type logged struct {
-	prefix string
-	packet []byte
+	prefix  string
+	packet  []byte
+	in, out uint32
 }
 
 // Numbers of the nflog interface, from linux/netfilter/nfnetlink_log.h.
@@ -36,6 +38,7 @@ const (
 	nflogCmdBind                                             = 1
 	nflogCopyPacket                                          = 2
 	nflogFlagSeq                                             = 1
+	nflogIn, nflogOut                                        = 4, 5
 	nflogPayload, nflogPrefix, nflogSeq                      = 9, 10, 12
 
 	// nflogCopy is enough for both network headers.
@@ -128,6 +131,10 @@ func parseLogged(b []byte) (c logged, seq uint32, err error) {
 	attrs.ByteOrder = binary.BigEndian
 	for attrs.Next() {
 		switch attrs.Type() {
+		case nflogIn:
+			c.in = attrs.Uint32()
+		case nflogOut:
+			c.out = attrs.Uint32()
 		case nflogPrefix:
 			c.prefix = attrs.String()
 		case nflogPayload:

@@ -27,6 +27,8 @@ type Stand struct {
 // port is one interface of a stand's host.
 type port struct {
 	name string
+	// index is the interface's own.
+	index uint32
 	// wire is the far end of the interface, back that of its passive twin.
 	wire, back *Wire
 	// sender sends out of the interface from the host itself.
@@ -138,6 +140,7 @@ func (s *Stand) route(name, far, passive string, table int) error {
 	if err != nil {
 		return err
 	}
+	s.port(name).index = uint32(link.Attrs().Index)
 	for _, f := range flow.Families {
 		via := nextHops[f]
 		if err := s.Host.AddNeighbour(name, via, hardware); err != nil {
@@ -231,6 +234,8 @@ func (s *Stand) Possible(p *flow.Packet) error {
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	broadcast   = netip.MustParseAddr("255.255.255.255")
+	// linkAnycast is an address of every router on a link, and so the host's.
+	linkAnycast = netip.MustParseAddr("fe80::")
 )
 
 func (s *Stand) impossible(p *flow.Packet) string {
@@ -256,7 +261,7 @@ func (s *Stand) impossible(p *flow.Packet) string {
 		return "the destination is not the host's"
 	case p.Direction == flow.Ingress && p.Forwarded && reaches:
 		return "the destination is the host's"
-	case p.Direction == flow.Egress && s.IsLocal(p.Dest):
+	case p.Direction == flow.Egress && (s.IsLocal(p.Dest) || p.Dest == linkAnycast):
 		return "the destination is the host's: it goes over lo"
 	}
 	if p.Direction == flow.Egress && p.Forwarded {
