@@ -30,9 +30,17 @@ type Environment struct {
 // equal policies give equal tables. The policy must be valid, as Load returns
 // it. It panics on a reference to a group or list that is not there.
 func Compile(p *policies.Policy, env Environment) *ruleset.Table {
+	table, _ := CompileWithNotes(p, env)
+	return table
+}
+
+// CompileWithNotes is Compile, and says what is remarkable about the result:
+// ACL entries that never decide, and ACLs too tangled for a constant number of
+// look-ups. Notes are in the order of the policy's ACLs.
+func CompileWithNotes(p *policies.Policy, env Environment) (*ruleset.Table, []Note) {
 	c := &compiler{
 		policy: p, env: env,
-		groups: map[string]*policies.Group{}, lists: map[string]*policies.PrefixList{},
+		groups: map[string]*policies.Group{}, lists: map[string]*policies.PrefixList{}, acls: map[string]*policies.ACL{},
 		sets: map[string]*ruleset.Set{}, chains: map[string]*ruleset.Chain{},
 		inlineOf: map[ruleFamily][]flow.Range{}, peerSets: map[string]*peerSet{},
 	}
@@ -42,12 +50,15 @@ func Compile(p *policies.Policy, env Environment) *ruleset.Table {
 	for _, l := range p.Lists {
 		c.lists[l.Name] = l
 	}
+	for _, a := range p.ACLs {
+		c.acls[a.Name] = a
+	}
 	c.addChain(&ruleset.Chain{Name: digestChain, Comment: p.Digest()})
 	if len(p.Interfaces) > 0 {
 		c.addHostSets()
 		c.addInterfaces()
 	}
-	return c.table()
+	return c.table(), c.notes
 }
 
 var (
@@ -61,11 +72,14 @@ type compiler struct {
 	env    Environment
 	groups map[string]*policies.Group
 	lists  map[string]*policies.PrefixList
+	acls   map[string]*policies.ACL
 	sets   map[string]*ruleset.Set
 	chains map[string]*ruleset.Chain
 	// inlineOf and peerSets keep what is merged once and used in many chains.
 	inlineOf map[ruleFamily][]flow.Range
 	peerSets map[string]*peerSet
+	// notes are what people should know of how the policy compiles.
+	notes []Note
 }
 
 type ruleFamily struct {
@@ -92,18 +106,26 @@ func (c *compiler) addSet(s *ruleset.Set) {
 func (c *compiler) addInterfaces() {
 	profiles, of := c.selectProfiles()
 	for _, d := range flow.Directions {
+		c.addRefusals(d)
+		added := map[*policies.ACL]bool{}
+		for _, p := range profiles {
+			if p.acl != nil && !added[p.acl] {
+				added[p.acl] = true
+				c.addACL(p.acl, d)
+			}
+		}
 		filter, raw := map[*profile]ruleset.Verdict{}, map[*profile]ruleset.Verdict{}
-		notrack := false
+		needRaw := false
 		for _, p := range profiles {
 			filter[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: c.addFilter(p, d)}
 			raw[p] = accept
-			if chain := c.addNotrack(p, d); chain != "" {
+			if chain := c.addRaw(p, d); chain != "" {
 				raw[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: chain}
-				notrack = true
+				needRaw = true
 			}
 		}
 		c.addBase(filterBase(d), "interfaces."+d.String(), d, of, filter)
-		if notrack {
+		if needRaw {
 			c.addBase(rawBase(d), "interfaces.raw."+d.String(), d, of, raw)
 		}
 	}
@@ -127,9 +149,17 @@ func rawBase(d flow.Direction) *ruleset.Chain {
 }
 
 // addBase adds a base chain that sends the packets of every interface to the
-// verdict of its profile: exact names by a map, then wildcards, the longest
-// first. Interfaces that no block names fall through and are accepted.
+// verdict of its profile. Interfaces that no block names fall through and are
+// accepted.
 func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction, of map[*policies.Interface]*profile, verdicts map[*profile]ruleset.Verdict) {
+	base.Rules = c.byInterface(mapName, d, func(i *policies.Interface) ruleset.Verdict { return verdicts[of[i]] })
+	c.addChain(base)
+}
+
+// byInterface returns nft rules that give packets the verdict of the block
+// that governs their interface: exact names by a map, then wildcards, the
+// longest first.
+func (c *compiler) byInterface(mapName string, d flow.Direction, verdict func(*policies.Interface) ruleset.Verdict) []ruleset.Rule {
 	field := ruleset.InterfaceName(d)
 	names := &ruleset.Set{Name: mapName, Key: []ruleset.Type{ruleset.IfName}, Map: true}
 	names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(policies.Loopback), Verdict: &ruleset.Verdict{Kind: ruleset.Accept}})
@@ -139,15 +169,15 @@ func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction
 			wildcards = append(wildcards, i)
 			continue
 		}
-		v := verdicts[of[i]]
+		v := verdict(i)
 		names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(i.Name), Verdict: &v})
 	}
 	sortElements(names.Elements)
 	c.addSet(names)
-	base.Rules = append(base.Rules, ruleset.Rule{
+	rules := []ruleset.Rule{{
 		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{field}, Map: names.Name}},
 		Comment:    "by interface",
-	})
+	}}
 	slices.SortFunc(wildcards, func(a, b *policies.Interface) int {
 		if len(a.Name) != len(b.Name) {
 			return len(b.Name) - len(a.Name)
@@ -155,13 +185,13 @@ func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction
 		return compareNames(a.Name, b.Name)
 	})
 	for _, i := range wildcards {
-		r := ruleset.Rule{Statements: []ruleset.Statement{verdicts[of[i]]}, Comment: i.Address()}
+		r := ruleset.Rule{Statements: []ruleset.Statement{verdict(i)}, Comment: i.Address()}
 		if prefix := strings.TrimSuffix(i.Name, "*"); prefix != "" {
-			r.Statements = []ruleset.Statement{ruleset.Match{Field: field, Value: prefix}, verdicts[of[i]]}
+			r.Statements = []ruleset.Statement{ruleset.Match{Field: field, Value: prefix}, verdict(i)}
 		}
-		base.Rules = append(base.Rules, r)
+		rules = append(rules, r)
 	}
-	c.addChain(base)
+	return rules
 }
 
 // table returns what was added, base chains first, all sorted by name.

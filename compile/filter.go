@@ -31,13 +31,7 @@ func (c *compiler) addFilter(p *profile, d flow.Direction) string {
 	protocols := &ruleset.Set{
 		Name: name + ".protocols", Key: []ruleset.Type{ruleset.NFProto, ruleset.InetProto}, Map: true,
 	}
-	var rules []ruleset.Rule
-	for _, f := range flow.Families {
-		rules = append(rules, ruleset.Rule{
-			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), accept},
-			Comment:    "never filtered: services and host.exempt",
-		})
-	}
+	rules := exemptPeers(d)
 	rules = append(rules, ruleset.Rule{
 		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{ruleset.NFProtocol, ruleset.L4Protocol}, Map: protocols.Name}},
 		Comment:    "by protocol",
@@ -69,6 +63,18 @@ func (c *compiler) addFilter(p *profile, d flow.Direction) string {
 	return name
 }
 
+// exemptPeers accept what goes to or comes from peers that are never filtered.
+func exemptPeers(d flow.Direction) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for _, f := range flow.Families {
+		rules = append(rules, ruleset.Rule{
+			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), accept},
+			Comment:    "never filtered: services and host.exempt",
+		})
+	}
+	return rules
+}
+
 // attached says whose chain it is: the groups of the profile.
 func (c *compiler) attached(p *profile) string {
 	addresses := make([]string, len(p.scope.groups))
@@ -87,6 +93,10 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 	name := fmt.Sprintf("%s.%s.%s", p.name, d, protoName(proto, f))
 	space := fmt.Sprintf("%s.%s.%s", p.scope.name, d, protoName(proto, f))
 	rules := c.exemptRules(d, f, proto)
+	if d == flow.Egress && p.acl != nil {
+		// The last word: before any state, so that it binds replies too.
+		rules = append(rules, jumpACL(p.acl, d, protoName(proto, f)))
+	}
 	rules = append(rules, ruleset.Rule{
 		Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtEstablished}, accept},
 		Comment:    "tracked flows",
@@ -99,7 +109,7 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 		rules = append(rules, c.spaceRules(&keySpace{
 			name: space, of: "ports", direction: d, family: f,
 			field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
-			allowed: accept, refused: drop,
+			allowed: accept, refused: c.refused(d, byGroups),
 		}, c.portRules(p.scope, d, f, proto))...)
 	}
 	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
@@ -110,12 +120,20 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 // of the window. Open flows are judged by the rules alone, also where they stay
 // in conntrack.
 func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
-	statements := []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}}
+	refused := c.refused(d, byGroups)
 	o := c.open(p.scope, f, proto)
+	var rules []ruleset.Rule
+	if set := c.addAlwaysTrack(p, f); set != "" && !o.empty() {
+		rules = append(rules, ruleset.Rule{
+			Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}, lookup(set, ruleset.Peer(f, d)), refused},
+			Comment:    "belongs to no flow",
+		})
+	}
+	statements := []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}}
 	for _, opened := range flow.Directions {
 		ports := o.ports(opened)
 		if isWhole(ports, 65535) {
-			return nil
+			return rules
 		}
 		// Where only one direction's ports are not all, the other's are none:
 		// both need a rule for all ports of the opposite direction.
@@ -125,7 +143,7 @@ func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, pro
 			})
 		}
 	}
-	return []ruleset.Rule{{Statements: append(statements, drop), Comment: "belongs to no flow"}}
+	return append(rules, ruleset.Rule{Statements: append(statements, refused), Comment: "belongs to no flow"})
 }
 
 // exemptRules accept what is never filtered within one protocol (2.6).
@@ -191,13 +209,17 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 		{Statements: []ruleset.Statement{ruleset.Update{Fields: key, Set: flows, Timeout: otherTimeout}}, Comment: "open the flow"},
 		{Statements: []ruleset.Statement{accept}, Comment: "allowed by a rule"},
 	}})
-	rules := []ruleset.Rule{
+	var rules []ruleset.Rule
+	if d == flow.Egress && p.acl != nil {
+		rules = append(rules, jumpACL(p.acl, d, fmt.Sprintf("other%d", f)))
+	}
+	rules = append(rules, []ruleset.Rule{
 		{Statements: []ruleset.Statement{
 			ruleset.Lookup{Fields: key, Set: flows},
 			ruleset.Update{Fields: key, Set: flows, Timeout: otherTimeout},
 		}, Comment: "traffic keeps a flow alive"},
 		{Statements: []ruleset.Statement{ruleset.Lookup{Fields: key, Set: flows}, accept}, Comment: "tracked flows"},
-	}
+	}...)
 	var keyed []keyedRule
 	for _, r := range c.rules(p.scope, d, f, func(r *policies.Rule) bool { return r.AllProtocols || isOther(r.Protocol) }) {
 		n := -1
@@ -209,7 +231,7 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 	rules = append(rules, c.spaceRules(&keySpace{
 		name: fmt.Sprintf("%s.%s.other%d", p.scope.name, d, f), of: "protocols", direction: d, family: f,
 		field: ruleset.L4Protocol, keyType: ruleset.InetProto, last: 255,
-		allowed: ruleset.Verdict{Kind: ruleset.Goto, Chain: open}, refused: drop,
+		allowed: ruleset.Verdict{Kind: ruleset.Goto, Chain: open}, refused: c.refused(d, byGroups),
 	}, keyed)...)
 	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
 	return name

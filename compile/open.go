@@ -62,60 +62,48 @@ func union(rules []keyedRule) []span {
 	return out
 }
 
-// addNotrack adds the chains that take a profile's open flows out of conntrack
-// in one direction, and returns the first one's name, or "" if there is
-// nothing to take out.
-func (c *compiler) addNotrack(p *profile, d flow.Direction) string {
-	if p.notrackOff {
-		return ""
+// notrackRules returns nft rules that take a profile's open flows of one
+// protocol out of conntrack; none where nothing is open, or where another table
+// needs conntrack.
+func (c *compiler) notrackRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
+	o := c.open(p.scope, f, proto)
+	if p.notrackOff || c.env.Conntrack[f] != "" || o.empty() {
+		return nil
 	}
-	name := fmt.Sprintf("%s.raw.%s", p.name, d)
-	protocols := &ruleset.Set{
-		Name: name + ".protocols", Key: []ruleset.Type{ruleset.NFProto, ruleset.InetProto}, Map: true,
+	var rules []ruleset.Rule
+	if set := c.addAlwaysTrack(p, f); set != "" {
+		rules = append(rules, ruleset.Rule{
+			Statements: []ruleset.Statement{lookup(set, ruleset.Peer(f, d)), accept},
+			Comment:    "always_track",
+		})
 	}
-	for _, f := range flow.Families {
-		if c.env.Conntrack[f] != "" {
+	for _, opened := range flow.Directions {
+		if len(o.ports(opened)) == 0 {
 			continue
 		}
-		for _, proto := range []flow.Protocol{flow.TCP, flow.UDP} {
-			o := c.open(p.scope, f, proto)
-			if o.empty() {
-				continue
-			}
-			chain := name + "." + protoName(proto, f)
-			var rules []ruleset.Rule
-			for _, opened := range flow.Directions {
-				if len(o.ports(opened)) == 0 {
-					continue
-				}
-				var statements []ruleset.Statement
-				statements = append(statements, lookup(c.addOpenPorts(p.scope, opened, f, proto, o), openedPort(opened, d)))
-				if d == flow.Ingress {
-					// Forwarded packets stay in conntrack. What goes out
-					// through the output hook begins on the host.
-					statements = append(statements, ruleset.MatchEndsHere{})
-				}
-				rules = append(rules, ruleset.Rule{
-					Statements: append(statements, ruleset.Notrack{}),
-					Comment:    fmt.Sprintf("open flows, %s", opened),
-				})
-			}
-			c.addChain(&ruleset.Chain{Name: chain, Comment: c.attached(p), Rules: rules})
-			protocols.Elements = append(protocols.Elements, ruleset.Element{
-				First:   ruleset.Concat(ruleset.NFProtoKey(f), ruleset.ProtoKey(proto)),
-				Verdict: &ruleset.Verdict{Kind: ruleset.Goto, Chain: chain},
-			})
+		statements := []ruleset.Statement{lookup(c.addOpenPorts(p.scope, opened, f, proto, o), openedPort(opened, d))}
+		if d == flow.Ingress {
+			// Forwarded packets stay in conntrack. What goes out through the
+			// output hook begins on the host.
+			statements = append(statements, ruleset.MatchEndsHere{})
 		}
+		rules = append(rules, ruleset.Rule{
+			Statements: append(statements, ruleset.Notrack{}),
+			Comment:    fmt.Sprintf("open flows, %s", opened),
+		})
 	}
-	if len(protocols.Elements) == 0 {
+	return rules
+}
+
+// addAlwaysTrack adds the set of a profile's always_track peers, and returns
+// its name, or "" if there are none of the family.
+func (c *compiler) addAlwaysTrack(p *profile, f flow.Family) string {
+	ranges := mergePrefixes(p.alwaysTrack, f)
+	if len(ranges) == 0 {
 		return ""
 	}
-	sortElements(protocols.Elements)
-	c.addSet(protocols)
-	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: []ruleset.Rule{{
-		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{ruleset.NFProtocol, ruleset.L4Protocol}, Map: protocols.Name}},
-		Comment:    "open flows by protocol",
-	}}})
+	name := p.name + ".always_track." + familySuffix(f)
+	c.addAddressSet(name, "always_track", f, ranges)
 	return name
 }
 
@@ -153,13 +141,14 @@ type quote struct {
 	version, versionValue uint32
 	protocol              uint32
 	ports                 uint32
+	source, dest          ruleset.Field
 }
 
 func quoteOf(f flow.Family) quote {
 	if f == flow.IPv4 {
-		return quote{version: 64, versionValue: 0x45, protocol: 136, ports: 224}
+		return quote{version: 64, versionValue: 0x45, protocol: 136, ports: 224, source: ruleset.Raw(160, 32), dest: ruleset.Raw(192, 32)}
 	}
-	return quote{protocol: 112, ports: 384}
+	return quote{protocol: 112, ports: 384, source: ruleset.Raw(128, 128), dest: ruleset.Raw(256, 128)}
 }
 
 // errorRules lets ICMP errors through that belong to a flow: to a tracked one,
@@ -221,6 +210,23 @@ func (c *compiler) addErrorChain(p *profile, d flow.Direction, f flow.Family) st
 	}
 	if len(rules) == 0 {
 		return ""
+	}
+	if ranges := mergePrefixes(p.alwaysTrack, f); len(ranges) > 0 {
+		// The quoted packet went the other way: its peer is where it went to
+		// if the error came in, and where it came from if the error goes out.
+		field, typ := q.dest, ruleset.QuotedAddr4
+		if d == flow.Egress {
+			field = q.source
+		}
+		if f == flow.IPv6 {
+			typ = ruleset.QuotedAddr6
+		}
+		name := p.name + ".always_track." + familySuffix(f) + ".quoted"
+		c.addRanges(name, "always_track", typ, ranges)
+		rules = append([]ruleset.Rule{{
+			Statements: []ruleset.Statement{lookup(name, field), ruleset.Verdict{Kind: ruleset.Return}},
+			Comment:    "always_track: its flows are not open",
+		}}, rules...)
 	}
 	if q.versionValue != 0 {
 		rules = append([]ruleset.Rule{{

@@ -182,12 +182,17 @@ func matchRange(field ruleset.Field, r flow.Range) ruleset.Statement {
 
 // addAddressSet adds an interval set of addresses, once for each name.
 func (c *compiler) addAddressSet(name, comment string, f flow.Family, ranges []flow.Range) {
+	c.addRanges(name, comment, addressType(f), ranges)
+}
+
+// addRanges is addAddressSet for any type that holds addresses.
+func (c *compiler) addRanges(name, comment string, typ ruleset.Type, ranges []flow.Range) {
 	if c.sets[name] != nil {
 		return
 	}
-	s := &ruleset.Set{Name: name, Comment: comment, Key: []ruleset.Type{addressType(f)}, Interval: true}
+	s := &ruleset.Set{Name: name, Comment: comment, Key: []ruleset.Type{typ}, Interval: true}
 	// A list may hold a million ranges: their keys are pieces of one string.
-	size := f.Bits() / 8
+	size := typ.Size()
 	buf := make([]byte, 0, 2*size*len(ranges))
 	for _, r := range ranges {
 		buf = append(append(buf, r.First.AsSlice()...), r.Last.AsSlice()...)

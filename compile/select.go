@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -19,8 +20,12 @@ type scope struct {
 type profile struct {
 	name  string
 	scope *scope
+	// acl is nil where there is none.
+	acl *policies.ACL
 	// notrackOff keeps open flows in conntrack.
 	notrackOff bool
+	// alwaysTrack are the peers whose flows are tracked whatever is open.
+	alwaysTrack []netip.Prefix
 }
 
 // noGroups names the scope of interfaces without groups; no group can be
@@ -47,9 +52,21 @@ func (c *compiler) selectProfiles() ([]*profile, map[*policies.Interface]*profil
 			scopes[name] = s
 		}
 		p := &profile{name: s.name, scope: s, notrackOff: i.NotrackOff}
+		if i.ACL != "" {
+			p.acl = c.acls[i.ACL]
+			p.name += ".acl." + i.ACL
+		}
 		if i.NotrackOff {
 			p.name += ".tracked"
 		}
+		for _, a := range i.AlwaysTrack {
+			p.alwaysTrack = append(p.alwaysTrack, a.Prefixes...)
+		}
+		if len(p.alwaysTrack) > 0 {
+			// Its peers are the interface's own: so are the chains.
+			p.name += ".if." + identifier(i.Name)
+		}
+		p.name = shorten(p.name)
 		if byName[p.name] == nil {
 			byName[p.name] = p
 		}

@@ -133,7 +133,7 @@ func (c *compiler) peerRulesOrNone(rules []*policies.Rule, s *keySpace, own stri
 // end is the last rule of a chain.
 func end(v ruleset.Verdict) ruleset.Rule {
 	text := "no rule allows it"
-	if v.Kind != ruleset.Drop {
+	if v.Kind == ruleset.Goto && !strings.HasPrefix(v.Chain, "refused.") {
 		text = "the other rules"
 	}
 	return ruleset.Rule{Statements: []ruleset.Statement{v}, Comment: text}
@@ -149,7 +149,7 @@ func (c *compiler) icmpSpace(name string, d flow.Direction, f flow.Family) *keyS
 	s := &keySpace{
 		name: name, of: "types", direction: d, family: f,
 		field: ruleset.ICMPTypeField(f), keyType: typeOf, last: 255,
-		allowed: accept, refused: drop,
+		allowed: accept, refused: c.refused(d, byGroups),
 	}
 	s.inner = func(a atom[*policies.Rule], refused ruleset.Verdict) (ruleset.Verdict, bool) {
 		if !slices.ContainsFunc(a.rules, func(r *policies.Rule) bool { return icmpCode(r) != -1 }) {

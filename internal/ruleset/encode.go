@@ -3,6 +3,7 @@ package ruleset
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -113,6 +114,19 @@ func (e *encoder) statement(s Statement) error {
 	case Update:
 		e.load(s.Fields)
 		e.add(&expr.Dynset{SrcRegKey: 1, SetName: s.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout})
+	case Limit:
+		unit, ok := limitUnits[s.Unit]
+		if !ok {
+			return fmt.Errorf("no limit counts by %s", s.Unit)
+		}
+		e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: unit.kernel, Burst: s.Burst})
+	case Log:
+		log := &expr.Log{Key: 1 << unix.NFTA_LOG_PREFIX, Data: []byte(s.Prefix)}
+		if s.Group != nil {
+			log.Key |= 1 << unix.NFTA_LOG_GROUP
+			log.Group = *s.Group
+		}
+		e.add(log)
 	case Notrack:
 		e.add(&expr.Notrack{})
 	case Verdict:
@@ -185,6 +199,17 @@ func bitwise(mask string) expr.Any {
 		SourceRegister: 1, DestRegister: 1,
 		Len: uint32(len(mask)), Mask: []byte(mask), Xor: make([]byte, len(mask)),
 	}
+}
+
+// limitUnits are the units of a limit, for the kernel and for nft.
+var limitUnits = map[time.Duration]struct {
+	kernel expr.LimitTime
+	text   string
+}{
+	time.Second:    {expr.LimitTimeSecond, "second"},
+	time.Minute:    {expr.LimitTimeMinute, "minute"},
+	time.Hour:      {expr.LimitTimeHour, "hour"},
+	24 * time.Hour: {expr.LimitTimeDay, "day"},
 }
 
 // native32 returns n in the byte order of the host.

@@ -123,9 +123,14 @@ func (f Field) info() fieldInfo {
 	case icmpv6Code:
 		return fieldInfo{text: "icmpv6 code", size: 1, typ: ICMPv6Code, load: loadTransport(1, 1), family: flow.IPv6, proto: flow.ICMPv6}
 	case rawTransport:
-		typ := QuotedPort
-		if f.length == 8 {
-			typ = ICMPCode
+		typ := ICMPCode // lends its text: one byte, written as a number
+		switch f.length {
+		case 16:
+			typ = QuotedPort
+		case 32:
+			typ = QuotedAddr4
+		case 128:
+			typ = QuotedAddr6
 		}
 		return fieldInfo{
 			text: fmt.Sprintf("@th,%d,%d", f.offset, f.length), size: int(f.length / 8), typ: typ,

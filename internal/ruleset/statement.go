@@ -71,6 +71,21 @@ type Update struct {
 	Timeout time.Duration
 }
 
+// Limit ends the rule for packets beyond a rate. Unit is a second, a minute, an
+// hour or a day.
+type Limit struct {
+	Rate  uint64
+	Unit  time.Duration
+	Burst uint32
+}
+
+// Log reports the packet: to the nflog group, or to the kernel log if Group is
+// nil. Prefix has at most 127 bytes and no quotes.
+type Log struct {
+	Prefix string
+	Group  *uint16
+}
+
 // Notrack makes conntrack leave the packet alone.
 type Notrack struct{}
 
@@ -84,6 +99,8 @@ func (MatchEndsHere) statement() {}
 func (Lookup) statement()        {}
 func (VerdictMap) statement()    {}
 func (Update) statement()        {}
+func (Limit) statement()         {}
+func (Log) statement()           {}
 func (Notrack) statement()       {}
 func (Verdict) statement()       {}
 

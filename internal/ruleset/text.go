@@ -45,7 +45,7 @@ func (s *Set) writeText(b *bufio.Writer) {
 	how := "type"
 	for i, t := range s.Key {
 		names[i] = t.Name()
-		if t == QuotedPort {
+		if typeInfos[t].quoted != 0 {
 			how = "typeof"
 		}
 	}
@@ -155,6 +155,13 @@ func statementText(s Statement) string {
 		return fieldsText(s.Fields) + " vmap @" + s.Map
 	case Update:
 		return fmt.Sprintf("update @%s { %s timeout %s }", s.Set, fieldsText(s.Fields), durationText(s.Timeout))
+	case Limit:
+		return fmt.Sprintf("limit rate %d/%s burst %d packets", s.Rate, limitUnits[s.Unit].text, s.Burst)
+	case Log:
+		if s.Group != nil {
+			return fmt.Sprintf("log prefix %q group %d", s.Prefix, *s.Group)
+		}
+		return fmt.Sprintf("log prefix %q", s.Prefix)
 	case Notrack:
 		return "notrack"
 	case Verdict:

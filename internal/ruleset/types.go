@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"math/big"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -24,9 +25,12 @@ const (
 	ICMPCode                // icmp_code
 	ICMPv6Type              // icmpv6_type
 	ICMPv6Code              // icmpv6_code
-	// QuotedPort is a port at an offset of the transport header that has no
-	// name; nft calls such a type by an example, "typeof @th,224,16".
+	// QuotedPort, QuotedAddr4 and QuotedAddr6 are what the packet that an ICMP
+	// error quotes has at offsets without a name; nft calls such a type by an
+	// example, "typeof @th,224,16".
 	QuotedPort
+	QuotedAddr4
+	QuotedAddr6
 )
 
 // typeInfo is what nft and libnftnl know of a type.
@@ -35,21 +39,24 @@ type typeInfo struct {
 	number    uint32 // the number of nft's datatype, which the kernel only stores
 	size      int    // bytes
 	hostOrder bool
+	quoted    uint32 // the bit offset of the example, of types that need one
 }
 
 // Source: nftables include/datatype.h, enum datatypes.
 var typeInfos = [...]typeInfo{
-	IPv4Addr:    {"ipv4_addr", 7, 4, false},
-	IPv6Addr:    {"ipv6_addr", 8, 16, false},
-	InetService: {"inet_service", 13, 2, false},
-	InetProto:   {"inet_proto", 12, 1, false},
-	NFProto:     {"nf_proto", 2, 1, false},
-	IfName:      {"ifname", 41, 16, true},
-	ICMPType:    {"icmp_type", 14, 1, false},
-	ICMPCode:    {"icmp_code", 32, 1, false},
-	ICMPv6Type:  {"icmpv6_type", 29, 1, false},
-	ICMPv6Code:  {"icmpv6_code", 33, 1, false},
-	QuotedPort:  {"@th,224,16", 4, 2, false},
+	IPv4Addr:    {"ipv4_addr", 7, 4, false, 0},
+	IPv6Addr:    {"ipv6_addr", 8, 16, false, 0},
+	InetService: {"inet_service", 13, 2, false, 0},
+	InetProto:   {"inet_proto", 12, 1, false, 0},
+	NFProto:     {"nf_proto", 2, 1, false, 0},
+	IfName:      {"ifname", 41, 16, true, 0},
+	ICMPType:    {"icmp_type", 14, 1, false, 0},
+	ICMPCode:    {"icmp_code", 32, 1, false, 0},
+	ICMPv6Type:  {"icmpv6_type", 29, 1, false, 0},
+	ICMPv6Code:  {"icmpv6_code", 33, 1, false, 0},
+	QuotedPort:  {"@th,224,16", 4, 2, false, 224},
+	QuotedAddr4: {"@th,192,32", 4, 4, false, 192},
+	QuotedAddr6: {"@th,256,128", 4, 16, false, 256},
 }
 
 // Name returns nft's name of the type.
@@ -80,8 +87,8 @@ func (t Type) text(value string) string {
 		return a.String()
 	case InetService:
 		return strconv.Itoa(int(value[0])<<8 | int(value[1]))
-	case QuotedPort:
-		return fmt.Sprintf("0x%x", int(value[0])<<8|int(value[1]))
+	case QuotedPort, QuotedAddr4, QuotedAddr6:
+		return fmt.Sprintf("0x%x", new(big.Int).SetBytes([]byte(value)))
 	case NFProto:
 		switch value[0] {
 		case nfprotoIPv4:

@@ -7,24 +7,21 @@ import "encoding/binary"
 //
 // Source: libnftnl include/libnftnl/udata.h.
 const (
-	udataComment        = 0 // of tables, chains and rules
-	udataSetKeyOrder    = 0
-	udataSetKeyTypeof   = 3
-	udataSetComment     = 7
-	udataTypeofExpr     = 0
-	udataTypeofData     = 1
-	udataPayloadDesc    = 0
-	udataPayloadType    = 1
-	udataPayloadBase    = 2
-	udataPayloadOffset  = 3
-	udataPayloadLength  = 4
-	orderHost           = 1
-	orderBigEndian      = 2
-	nftExprPayload      = 7
-	nftBaseTransport    = 3
-	maxComment          = 128
-	quotedPortOffset    = 224
-	quotedPortBitLength = 16
+	udataComment       = 0 // of tables, chains and rules
+	udataSetKeyOrder   = 0
+	udataSetKeyTypeof  = 3
+	udataSetComment    = 7
+	udataTypeofExpr    = 0
+	udataTypeofData    = 1
+	udataPayloadDesc   = 0
+	udataPayloadType   = 1
+	udataPayloadBase   = 2
+	udataPayloadOffset = 3
+	udataPayloadLength = 4
+	orderHost          = 1
+	orderBigEndian     = 2
+	nftExprPayload     = 7
+	nftBaseTransport   = 3
 )
 
 // CommentData returns the user data that holds the comment of a table, chain
@@ -47,13 +44,13 @@ func (s *Set) UserData() []byte {
 		}
 		b = udata(b, udataSetKeyOrder, native(order))
 	}
-	if len(s.Key) == 1 && s.Key[0] == QuotedPort {
+	if info := typeInfos[s.Key[0]]; len(s.Key) == 1 && info.quoted != 0 {
 		var desc, expr []byte
 		desc = udata(desc, udataPayloadDesc, native(0))
 		desc = udata(desc, udataPayloadType, native(0))
 		desc = udata(desc, udataPayloadBase, native(nftBaseTransport))
-		desc = udata(desc, udataPayloadOffset, native(quotedPortOffset))
-		desc = udata(desc, udataPayloadLength, native(quotedPortBitLength))
+		desc = udata(desc, udataPayloadOffset, native(info.quoted))
+		desc = udata(desc, udataPayloadLength, native(uint32(info.size)*8))
 		expr = udata(expr, udataTypeofExpr, native(nftExprPayload))
 		expr = udata(expr, udataTypeofData, desc)
 		b = udata(b, udataSetKeyTypeof, expr)
