@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,6 +25,8 @@ type applyOptions struct {
 	PlanFile    string
 	AutoApprove bool
 	Verbose     bool
+	// LockTimeout is how long to wait for another sgc.
+	LockTimeout time.Duration
 }
 
 func (s *session) applyCommand() *cli.Command {
@@ -39,13 +42,14 @@ or the policy moved on.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
 			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table"},
+			lockTimeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			argument, err := atMostOne(c)
 			if err != nil {
 				return err
 			}
-			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose")}
+			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose"), LockTimeout: c.Duration(lockTimeout)}
 			if o.Plan, err = openPlan(argument); err != nil {
 				return err
 			}
@@ -87,7 +91,7 @@ func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs)
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, func(h *host) error { return s.converge(ctx, h, policy, o) })
+	return s.change(ctx, o.LockTimeout, func(h *host) error { return s.converge(ctx, h, policy, o) })
 }
 
 // converge makes plans until one of them is committed or nothing is to do.
@@ -243,6 +247,6 @@ func (s *session) showApplied(p *plan, o applyOptions, applied bool) error {
 	if !applied {
 		return s.showPlan(p, o.Verbose, nil)
 	}
-	_, err := fmt.Fprintf(s.Out, "%s The kernel enforces the policy %s.\n", s.outPaint().green("Applied."), shellWord(p.path))
+	_, err := fmt.Fprintf(s.Out, "%s The kernel enforces the policy in %s\n", s.outPaint().green("Applied."), absolute(p.path))
 	return err
 }

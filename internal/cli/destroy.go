@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,12 +18,13 @@ func (s *session) destroyCommand() *cli.Command {
 packet passes then, as far as sgc is concerned.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
+			lockTimeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			if err := none(c); err != nil {
 				return err
 			}
-			return s.destroy(c.Context, c.Bool("auto-approve"))
+			return s.destroy(c.Context, c.Bool("auto-approve"), c.Duration(lockTimeout))
 		},
 	}
 }
@@ -33,8 +35,15 @@ type destroyView struct {
 	Destroyed     bool `json:"destroyed"`
 }
 
-func (s *session) destroy(ctx context.Context, autoApprove bool) error {
-	return s.change(ctx, func(h *host) error {
+func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Duration) error {
+	nothing, err := s.nothingToDestroy(ctx)
+	if err != nil {
+		return err
+	}
+	if nothing {
+		return s.showDestroyed(false)
+	}
+	return s.change(ctx, wait, func(h *host) error {
 		for attempt := 1; ; attempt++ {
 			v, err := s.look(ctx, h.kernel, h.dir)
 			if err != nil {
@@ -74,6 +83,25 @@ func (s *session) destroy(ctx context.Context, autoApprove bool) error {
 			}
 		}
 	})
+}
+
+// nothingToDestroy reports whether there is neither a table nor a state
+// directory: then none is made only to be removed.
+func (s *session) nothingToDestroy(ctx context.Context) (nothing bool, err error) {
+	dir, err := s.existingDir()
+	if err != nil || dir != nil {
+		return false, err
+	}
+	k, err := apply.Open(s.Netns)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	v, err := s.look(ctx, k, nil)
+	if err != nil {
+		return false, err
+	}
+	return v.snapshot.Table == nil, nil
 }
 
 func (s *session) showDestroyed(destroyed bool) error {

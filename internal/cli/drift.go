@@ -3,13 +3,14 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"sgc/apply"
 )
 
 // operation is one difference between two tables in the form of JSON.
 type operation struct {
-	// Action is what an apply does: add, remove, change or move.
+	// Action is what an apply does: add, remove, update or move.
 	Action string `json:"action"`
 	// Kind is table, chain, set, element, rule or object.
 	Kind string `json:"kind"`
@@ -25,8 +26,29 @@ type operation struct {
 	Was  string `json:"was,omitempty"`
 }
 
+// The actions in JSON, of operations and of the policy's changes alike.
+const (
+	actionAdd    = "add"
+	actionRemove = "remove"
+	actionUpdate = "update"
+	actionMove   = "move"
+)
+
+func actionName(a apply.Action) string {
+	switch a {
+	case apply.Add:
+		return actionAdd
+	case apply.Remove:
+		return actionRemove
+	case apply.Move:
+		return actionMove
+	default:
+		return actionUpdate
+	}
+}
+
 func newOperation(c apply.Change) operation {
-	return operation{c.Action.String(), c.Kind.String(), c.Name, c.Comment, c.Text, c.Was}
+	return operation{actionName(c.Action), c.Kind.String(), c.Name, c.Comment, c.Text, c.Was}
 }
 
 // drifted is one difference between what sgc committed and what the kernel
@@ -61,10 +83,6 @@ func driftOf(delta *apply.Delta) []drifted {
 	return out
 }
 
-// policyChain is the chain without rules that carries the digest of the policy
-// in its comment.
-const policyChain = "policy"
-
 // describeDrift says what was done to one object.
 func describeDrift(c apply.Change) string {
 	text, was := clean(c.Text), clean(c.Was)
@@ -83,8 +101,8 @@ func describeDrift(c apply.Change) string {
 			return fmt.Sprintf("an element was changed by hand: %s, not %s  (set %s)", was, text, c.Name)
 		}
 	case apply.ChainKind:
-		if c.Name == policyChain {
-			return "the digest of the policy is missing or was changed by hand  (chain policy)"
+		if isDigest(c.Comment) && c.Action != apply.Remove {
+			return fmt.Sprintf("the digest of the policy is missing or was changed by hand  (chain %s)", c.Name)
 		}
 	}
 	object := c.Kind.String() + " " + clean(c.Name)
@@ -102,10 +120,14 @@ func describeDrift(c apply.Change) string {
 }
 
 func describeRule(c apply.Change, text, was string) string {
-	name := clean(c.Comment)
-	if name == "" {
-		name = "a rule"
+	name := "a rule"
+	switch comment := clean(c.Comment); {
+	case isAddress(c.Comment):
+		name = comment
+	case comment != "":
+		name = fmt.Sprintf("the rule %q", comment)
 	}
+	text, was = withoutComment(text), withoutComment(was)
 	switch c.Action {
 	case apply.Add:
 		return fmt.Sprintf("%s is missing: %s  (chain %s)", name, text, c.Name)
@@ -116,6 +138,20 @@ func describeRule(c apply.Change, text, was string) string {
 	default:
 		return fmt.Sprintf("%s was changed by hand: %s, not %s  (chain %s)", name, was, text, c.Name)
 	}
+}
+
+// isAddress reports whether a comment is a policy address, or several: rules
+// that come from no block of the policy say what they are for.
+func isAddress(comment string) bool {
+	kind, _, ok := strings.Cut(comment, ".")
+	return ok && slices.Contains([]string{"security_group", "prefix_list", "network_acl", "interface", "host"}, kind)
+}
+
+// withoutComment cuts the comment from a rule's text: the sentence around it
+// begins with that.
+func withoutComment(text string) string {
+	text, _, _ = strings.Cut(text, ` comment "`)
+	return text
 }
 
 // listed bounds how many differences of one kind in one set or chain a person

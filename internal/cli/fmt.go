@@ -65,7 +65,7 @@ func (s *session) fmt(arguments []string, o fmtOptions) error {
 		if name != standardInput {
 			var err error
 			if names, err = formattable(name); err != nil {
-				return err
+				return fmt.Errorf("read %s: %w", name, cause(err))
 			}
 		}
 		for _, name := range names {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"sgc/apply"
 )
@@ -16,8 +19,8 @@ type host struct {
 }
 
 // change opens the kernel and the state directory, locks the latter against
-// other runs of sgc, and calls f.
-func (s *session) change(ctx context.Context, f func(*host) error) (err error) {
+// other runs of sgc (waiting for one for a while), and calls f.
+func (s *session) change(ctx context.Context, wait time.Duration, f func(*host) error) (err error) {
 	k, err := apply.Open(s.Netns)
 	if err != nil {
 		return err
@@ -31,11 +34,41 @@ func (s *session) change(ctx context.Context, f func(*host) error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := dir.Lock(ctx); err != nil {
+	lock, err := s.lock(ctx, dir, wait)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	return f(&host{k, dir})
+}
+
+const lockTimeout = "lock-timeout"
+
+func lockTimeoutFlag() cli.Flag {
+	return &cli.DurationFlag{Name: lockTimeout, Value: 10 * time.Second, Usage: "wait so long for another sgc to end, `DURATION` (default 10s)"}
+}
+
+// lock takes the lock of the state directory, and says so when it has to wait
+// for it.
+func (s *session) lock(ctx context.Context, dir *apply.Dir, wait time.Duration) (*apply.Lock, error) {
+	once, cancel := context.WithCancel(ctx)
+	cancel()
+	lock, err := dir.Lock(once)
+	if !errors.Is(err, apply.ErrLocked) {
+		return lock, err
+	}
+	if wait > 0 && ctx.Err() == nil {
+		s.inform("Waiting up to %s for another sgc to end.", wait)
+		waiting, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		if lock, err = dir.Lock(waiting); !errors.Is(err, apply.ErrLocked) {
+			return lock, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("%w. Nothing was changed", err)
 }
 
 // settle finishes what an apply left that was killed. Nobody else is at work:

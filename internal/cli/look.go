@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"sgc/apply"
@@ -117,12 +118,16 @@ func digestOf(t *apply.Table) string {
 		return ""
 	}
 	for _, c := range t.Chains {
-		if c.Name == policyChain {
+		if isDigest(c.Comment) {
 			return c.Comment
 		}
 	}
 	return ""
 }
+
+// isDigest reports whether a chain's comment is the digest of a policy. The
+// compiler gives every table one chain for it, without rules.
+func isDigest(comment string) bool { return strings.HasPrefix(comment, "sha256:") }
 
 // environment returns what the compiler must know of the host.
 func environment(foreign apply.Foreign) map[flow.Family]string {
@@ -137,15 +142,27 @@ func environment(foreign apply.Foreign) map[flow.Family]string {
 }
 
 // foreignNotes says in sentences in which families open flows stay in
-// conntrack, and why.
-func foreignNotes(foreign apply.Foreign) []string {
+// conntrack, and why; and, if last is what an earlier apply found, where that
+// is new.
+func foreignNotes(foreign apply.Foreign, last *enforced) []string {
 	var notes []string
 	for _, f := range []struct {
 		family  flow.Family
 		reasons []string
 	}{{flow.IPv4, foreign.IPv4}, {flow.IPv6, foreign.IPv6}} {
+		var before bool
+		if last != nil {
+			_, before = last.Conntrack[f.family]
+		}
 		for _, reason := range f.reasons {
-			notes = append(notes, fmt.Sprintf("%s: %s: open flows stay in conntrack", f.family, reason))
+			note := fmt.Sprintf("%s: %s, so open flows stay in conntrack", f.family, reason)
+			if last != nil && !before {
+				note += " (this is new since the last apply)"
+			}
+			notes = append(notes, note)
+		}
+		if before && len(f.reasons) == 0 {
+			notes = append(notes, fmt.Sprintf("%s: no other table needs conntrack any more (at the last apply: %s), so open flows leave it", f.family, last.Conntrack[f.family]))
 		}
 	}
 	return notes

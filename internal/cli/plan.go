@@ -125,7 +125,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 	p := &plan{
 		path: path, policy: policy, digest: policy.Digest(),
 		conntrack: environment(v.snapshot.Foreign), sight: v,
-		notes: foreignNotes(v.snapshot.Foreign),
+		notes: foreignNotes(v.snapshot.Foreign, v.last),
 	}
 	p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
 	var err error

@@ -1,9 +1,6 @@
 package cli
 
-import (
-	"sgc/apply"
-	"sgc/policies"
-)
+import "sgc/policies"
 
 // planView is the JSON form of plan and apply.
 type planView struct {
@@ -44,21 +41,16 @@ func (p *plan) summary() summaryView {
 		Changed: !p.empty(), Drifted: len(p.drift),
 		Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
 	}
-	count := func(a string) {
-		switch a {
-		case apply.Add.String():
+	v.Add, v.Change, v.Remove = countChanges(p.changes)
+	for _, o := range p.objects {
+		switch o.Action {
+		case actionAdd:
 			v.Add++
-		case apply.Remove.String():
+		case actionRemove:
 			v.Remove++
 		default:
 			v.Change++
 		}
-	}
-	for _, c := range p.changes {
-		count(c.Action.String())
-	}
-	for _, o := range p.objects {
-		count(o.Action)
 	}
 	return v
 }

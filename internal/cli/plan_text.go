@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"sgc/apply"
 )
@@ -18,7 +17,7 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 	var b strings.Builder
 	paint := s.outPaint()
 	if !p.empty() {
-		writeChanges(&b, paint, rowsOf(p.changes, verbose))
+		writeSections(&b, paint, sectionsOf(p.changes, verbose))
 		if p.unrecorded {
 			fmt.Fprintf(&b, "%s\n", paint.yellow("There is no record of the policy that the kernel's table stands for; this is the difference object by object."))
 			writeObjects(&b, paint, p.objects)
@@ -67,9 +66,9 @@ func (p *plan) sentence(paint paint) string {
 // sign returns the mark of an action, in its colour.
 func sign(paint paint, action string) string {
 	switch action {
-	case apply.Add.String():
+	case actionAdd:
 		return paint.green("+")
-	case apply.Remove.String():
+	case actionRemove:
 		return paint.red("-")
 	}
 	return paint.yellow("~")
@@ -97,10 +96,11 @@ func writeOperation(b *strings.Builder, paint paint, c apply.Change) {
 	if c.Was != "" {
 		text += ", was " + clean(c.Was)
 	}
-	if c.Comment != "" {
+	// A rule's text holds its comment.
+	if c.Comment != "" && c.Kind != apply.RuleKind {
 		text += paint.dim("  # " + clean(c.Comment))
 	}
-	fmt.Fprintf(b, "  %s %s\n", sign(paint, c.Action.String()), text)
+	fmt.Fprintf(b, "  %s %s\n", sign(paint, actionName(c.Action)), text)
 }
 
 // objectRow sums up the operations on objects that carry the same policy
@@ -116,12 +116,18 @@ type objectRow struct {
 func objectRows(delta *apply.Delta) []objectRow {
 	rows := map[string]*objectRow{}
 	for c := range delta.Changes() {
-		if c.Kind == apply.ChainKind && c.Name == policyChain {
-			continue // the digest
+		if c.Kind == apply.ChainKind && isDigest(c.Comment) {
+			continue
 		}
-		address, action := c.Comment, c.Action.String()
-		if address == "" {
+		address, action := c.Comment, actionName(c.Action)
+		if !isAddress(address) {
 			address = c.Kind.String() + " " + c.Name
+			switch c.Kind {
+			case apply.RuleKind:
+				address, action = "chain "+c.Name, actionUpdate
+			case apply.ElementKind:
+				address, action = "set "+c.Name, actionUpdate
+			}
 		}
 		r := rows[address]
 		if r == nil {
@@ -130,7 +136,7 @@ func objectRows(delta *apply.Delta) []objectRow {
 		}
 		r.Operations++
 		if r.Action != action {
-			r.Action = apply.Update.String()
+			r.Action = actionUpdate
 		}
 	}
 	var out []objectRow
@@ -144,47 +150,5 @@ func objectRows(delta *apply.Delta) []objectRow {
 func writeObjects(b *strings.Builder, paint paint, rows []objectRow) {
 	for _, r := range rows {
 		fmt.Fprintf(b, "  %s %s  %s\n", sign(paint, r.Action), clean(r.Address), paint.dim("("+plural(r.Operations, "operation")+")"))
-	}
-}
-
-// row is one line of a plan: a change of something that the policy names.
-type row struct {
-	action string
-	parent string
-	cells  []string
-}
-
-// writeChanges prints rows under their parents, in aligned columns.
-func writeChanges(b *strings.Builder, paint paint, rows []row) {
-	for len(rows) > 0 {
-		parent := rows[0].parent
-		n := slices.IndexFunc(rows, func(r row) bool { return r.parent != parent })
-		if n < 0 {
-			n = len(rows)
-		}
-		var widths []int
-		for _, r := range rows[:n] {
-			for i, cell := range r.cells {
-				if i == len(widths) {
-					widths = append(widths, 0)
-				}
-				// The last cell of a line pads nothing.
-				if i < len(r.cells)-1 {
-					widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-				}
-			}
-		}
-		fmt.Fprintf(b, "%s\n", paint.bold(clean(parent)))
-		for _, r := range rows[:n] {
-			line := ""
-			for i, cell := range r.cells {
-				line += cell
-				if i < len(r.cells)-1 {
-					line += strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
-				}
-			}
-			fmt.Fprintf(b, "  %s %s\n", sign(paint, r.action), strings.TrimRight(line, " "))
-		}
-		rows = rows[n:]
 	}
 }

@@ -37,13 +37,12 @@ func newRecord(path, digest string, e enforced) (*apply.Record, error) {
 		return nil, fmt.Errorf("write the policy down: %w", err)
 	}
 	r := &apply.Record{
-		FormatVersion: formatVersion,
-		Applied:       time.Now().UTC().Truncate(time.Second),
-		Digest:        digest,
-		Path:          absolute(path),
-		Policy:        raw,
+		Applied: time.Now().UTC().Truncate(time.Second),
+		Digest:  digest,
+		Policy:  raw,
 	}
 	if e.Policy != nil {
+		r.Path = absolute(path)
 		for _, f := range e.Policy.Files {
 			r.Files = append(r.Files, absolute(f))
 		}

@@ -118,7 +118,7 @@ func newStatus(found *sight) (*statusView, error) {
 		counts := countTable(t)
 		v.Table = &counts
 		v.Digest = digestOf(t)
-		v.Notes = append(v.Notes, foreignNotes(found.snapshot.Foreign)...)
+		v.Notes = append(v.Notes, foreignNotes(found.snapshot.Foreign, found.last)...)
 	}
 	if found.last == nil {
 		return v, nil
