@@ -138,6 +138,18 @@ func (n *Namespace) Hardware(iface string) (net.HardwareAddr, error) {
 	return link.Attrs().HardwareAddr, nil
 }
 
+// SetMTU sets the largest packet, in bytes, that the interface sends.
+func (n *Namespace) SetMTU(iface string, mtu int) error {
+	link, err := n.link(iface)
+	if err != nil {
+		return err
+	}
+	if err := n.links.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("set the MTU of %s in %s to %d: %w", iface, n.name, mtu, err)
+	}
+	return nil
+}
+
 // DeleteLink removes an interface; the other end of its wire goes with it.
 func (n *Namespace) DeleteLink(iface string) error {
 	link, err := n.link(iface)
