@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,14 +97,39 @@ func (l *lab) nft(script string) {
 	}
 }
 
-// list returns the table as the nft tool prints it.
+// try is nft for what a kernel may have been built without.
+func (l *lab) try(script string) {
+	l.t.Helper()
+	if _, err := l.run(script, "nft", "-f", "-"); err != nil {
+		l.t.Skipf("SKIP: this kernel cannot do it: %v", err)
+	}
+}
+
+// list returns the table as the nft tool prints it, with its chains and sets in
+// order: the kernel lists them by age, which means nothing.
 func (l *lab) list() string {
 	l.t.Helper()
 	out, err := l.run("", "nft", "-n", "list", "table", "inet", "sgc")
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return out
+	var head string
+	var blocks []string
+	inside := false
+	for line := range strings.Lines(out) {
+		switch {
+		case strings.HasPrefix(line, "\t") && strings.HasSuffix(line, " {\n") && !inside:
+			inside = true
+			blocks = append(blocks, line)
+		case inside:
+			blocks[len(blocks)-1] += line
+			inside = line != "\t}\n"
+		case line != "\n":
+			head += line
+		}
+	}
+	slices.Sort(blocks)
+	return head + strings.Join(blocks, "")
 }
 
 func (l *lab) snapshot() *Snapshot {
@@ -159,7 +185,7 @@ func changesText(d *Delta) string {
 	return b.String()
 }
 
-// tableText is the table as an nft script.
+// scriptOf returns the table as an nft script.
 func scriptOf(t testing.TB, table *ruleset.Table) string {
 	var b strings.Builder
 	if err := table.WriteText(&b); err != nil {

@@ -88,12 +88,12 @@ func (l *Lock) sign() error {
 func holder(f *os.File) string {
 	b := make([]byte, 32)
 	n, err := f.ReadAt(b, 0)
-	pid := strings.TrimSpace(string(b[:n]))
-	if err != nil && !errors.Is(err, io.EOF) || pid == "" {
+	pid, numberErr := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil && !errors.Is(err, io.EOF) || numberErr != nil {
 		return "it holds " + f.Name()
 	}
-	text := fmt.Sprintf("process %s holds %s", pid, f.Name())
-	if command, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && len(command) > 0 {
+	text := fmt.Sprintf("process %d holds %s", pid, f.Name())
+	if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(command) > 0 {
 		words := strings.Split(strings.TrimRight(string(command), "\x00"), "\x00")
 		text += fmt.Sprintf(" (%s)", strings.Join(words, " "))
 	}
