@@ -118,7 +118,8 @@ func (j *Judge) open() (err error) {
 	return err
 }
 
-// Close removes the observing table. The conntrack entries stay.
+// Close removes the observing table. The conntrack entries stay. A second call
+// does nothing.
 func (j *Judge) Close() error {
 	var errs []error
 	if j.observer != nil {
@@ -130,6 +131,7 @@ func (j *Judge) Close() error {
 	if j.witness != nil {
 		errs = append(errs, j.witness.Close())
 	}
+	j.observer, j.log, j.witness = nil, nil, nil
 	return errors.Join(errs...)
 }
 

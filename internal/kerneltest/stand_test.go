@@ -1,0 +1,275 @@
+package kerneltest
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"sgc/internal/flow"
+	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
+	"sgc/policies"
+)
+
+var standLocal = prefixes("192.0.2.10/32", "2001:db8:2::10/128")
+
+// bench is a stand that a policy governs, with its judge.
+type bench struct {
+	*lab.Stand
+	ask    *lab.Judge
+	policy *policies.Judge
+}
+
+func newBench(t testing.TB, text string, interfaces ...string) *bench {
+	t.Helper()
+	b := &bench{Stand: labtest.Stand(t, standLocal, interfaces...)}
+	p := load(t, text)
+	enforce(t, b.Host, p)
+	b.ask, b.policy = labtest.Judge(t, b.Stand), policies.NewJudge(p)
+	return b
+}
+
+// packet makes a packet between the host and a peer.
+func packet(iface string, d flow.Direction, protocol flow.Protocol, peer string, set ...func(*flow.Packet)) flow.Packet {
+	p := flow.Packet{Interface: iface, Direction: d, Protocol: protocol, HopLimit: 64}
+	p.Source, p.Dest = addr(peer), hostOf[flow.FamilyOf(addr(peer))]
+	if d == flow.Egress {
+		p.Source, p.Dest = p.Dest, p.Source
+	}
+	if protocol == flow.TCP {
+		p.TCPFlags = flow.SYN
+	}
+	for _, f := range set {
+		f(&p)
+	}
+	return p
+}
+
+func ports(source, dest uint16) func(*flow.Packet) {
+	return func(p *flow.Packet) { p.SourcePort, p.DestPort = source, dest }
+}
+
+func icmp(icmpType, hops uint8) func(*flow.Packet) {
+	return func(p *flow.Packet) { p.ICMPType, p.HopLimit = icmpType, hops }
+}
+
+// check asks the kernel about a packet that leaves no trace, and holds the
+// answer against what the test and the policy expect.
+func (b *bench) check(t *testing.T, about string, p flow.Packet, pass bool) lab.Outcome {
+	t.Helper()
+	o, err := b.ask.AskOne(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !o.Arrived || o.Passed != pass {
+		t.Errorf("%s: %s: %s, want passed %t", about, &p, o, pass)
+	}
+	if d := b.policy.Decide(&p); d.Allow != pass {
+		t.Errorf("%s: %s: the policy says %t (%s), want %t", about, &p, d.Allow, d.Reason, pass)
+	}
+	return o
+}
+
+const nothing = `
+security_group "nothing" {
+  description = "lets nothing through"
+}
+host {
+  dns_resolvers = ["198.51.100.53", "2001:db8:53::53"]
+  exempt        = ["203.0.113.64/26", "2001:db8:e::/48"]
+}
+interface "eth0" { security_groups = ["nothing"] }
+`
+
+func TestExemptTrafficPassesAndNothingBesideIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nothing, "eth0")
+	in, out := flow.Ingress, flow.Egress
+	for _, tt := range []struct {
+		packet flow.Packet
+		pass   bool
+	}{
+		{packet("eth0", out, flow.TCP, "169.254.169.254", ports(40000, 80)), true},
+		{packet("eth0", in, flow.TCP, "169.254.169.254", ports(80, 40000)), true},
+		{packet("eth0", out, flow.TCP, "169.254.169.252", ports(40000, 80)), false},
+		{packet("eth0", out, flow.UDP, "169.254.169.253", ports(40000, 53)), true},
+		{packet("eth0", out, flow.UDP, "169.254.169.123", ports(123, 123)), true},
+		{packet("eth0", out, flow.ICMP, "169.254.170.2", icmp(8, 64)), true},
+		{packet("eth0", in, 47, "169.254.169.250"), true},
+		{packet("eth0", in, 47, "169.254.169.249"), false},
+		{packet("eth0", out, flow.TCP, "fd00:ec2::254", ports(40000, 80)), true},
+		{packet("eth0", out, flow.TCP, "fd00:ec2::255", ports(40000, 80)), false},
+		{packet("eth0", in, flow.UDP, "fd00:ec2::123", ports(123, 123)), true},
+
+		{packet("eth0", in, flow.UDP, "203.0.113.64", ports(1, 2)), true},
+		{packet("eth0", out, flow.TCP, "203.0.113.127", ports(1, 2)), true},
+		{packet("eth0", in, 132, "2001:db8:e:ffff::1"), true},
+		{packet("eth0", in, flow.UDP, "203.0.113.63", ports(1, 2)), false},
+		{packet("eth0", in, flow.UDP, "203.0.113.128", ports(1, 2)), false},
+		{packet("eth0", in, 132, "2001:db8:f::1"), false},
+
+		{packet("eth0", out, flow.UDP, "198.51.100.53", ports(40000, 53)), true},
+		{packet("eth0", in, flow.UDP, "198.51.100.53", ports(53, 40000)), true},
+		{packet("eth0", out, flow.TCP, "2001:db8:53::53", ports(40000, 53)), true},
+		{packet("eth0", out, flow.UDP, "198.51.100.53", ports(40000, 54)), false},
+		{packet("eth0", in, flow.UDP, "198.51.100.53", ports(40000, 53)), false},
+		{packet("eth0", out, flow.UDP, "198.51.100.54", ports(40000, 53)), false},
+		{packet("eth0", out, 47, "198.51.100.53"), false},
+
+		{packet("eth0", out, flow.UDP, "255.255.255.255", ports(68, 67)), true},
+		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(67, 68)), true},
+		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(68, 67)), false},
+		{packet("eth0", out, flow.UDP, "198.51.100.1", ports(67, 68)), false},
+		{packet("eth0", out, flow.UDP, "ff02::1:2", ports(546, 547)), true},
+		{packet("eth0", in, flow.UDP, "fe80::1", ports(547, 546)), true},
+		{packet("eth0", in, flow.UDP, "fe80::1", ports(67, 68)), false},
+		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(547, 546)), false},
+		{packet("eth0", in, flow.TCP, "198.51.100.1", ports(67, 68)), false},
+
+		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(134, 255)), true},
+		{packet("eth0", out, flow.ICMPv6, "ff02::2", icmp(133, 255)), true},
+		{packet("eth0", in, flow.ICMPv6, "2001:db8:77::7", icmp(135, 255)), true},
+		{packet("eth0", in, flow.ICMPv6, "2001:db8:77::7", icmp(135, 254)), false},
+		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(137, 255)), false},
+		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(130, 1)), true},
+		{packet("eth0", out, flow.ICMPv6, "ff02::16", icmp(143, 1)), true},
+		{packet("eth0", out, flow.ICMPv6, "ff02::16", icmp(143, 2)), false},
+		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(128, 255)), false},
+	} {
+		b.check(t, "exempt", tt.packet, tt.pass)
+	}
+}
+
+const onePort = `
+security_group "open" {
+  ingress "http" {
+    protocol    = "tcp"
+    ports       = [%d]
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+  egress "any" {
+    protocol    = "-1"
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+}
+`
+
+func TestInterfaceNames(t *testing.T) {
+	t.Parallel()
+	text := ""
+	for _, i := range []struct {
+		name, group string
+		port        int
+	}{{"eth1", "exact", 1001}, {"eth*", "short", 1002}, {"eth1*", "long", 1003}} {
+		text += fmt.Sprintf(`
+security_group "%s" {
+  ingress {
+    protocol    = "tcp"
+    ports       = [%d]
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+}
+interface "%s" { security_groups = ["%s"] }
+`, i.group, i.port, i.name, i.group)
+	}
+	b := newBench(t, text, "eth0", "eth1", "eth10", "eth", "et", "wlan0")
+	if err := b.ask.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Interfaces that appear after the apply are governed from their first
+	// packet on.
+	for _, name := range []string{"eth2", "eth1x"} {
+		if err := b.AddInterface(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.ask = labtest.Judge(t, b.Stand)
+	for name, port := range map[string]uint16{
+		"eth1": 1001, "eth0": 1002, "eth": 1002, "eth2": 1002, "eth10": 1003, "eth1x": 1003, "et": 0, "wlan0": 0,
+	} {
+		for _, p := range []uint16{1001, 1002, 1003} {
+			b.check(t, name, packet(name, flow.Ingress, flow.TCP, "198.51.100.7", ports(40000, p)), port == 0 || p == port)
+		}
+	}
+}
+
+func TestUnmanagedInterfacesAreNotTouched(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, fmt.Sprintf(onePort, 80)+`interface "eth0" { security_groups = ["open"] }`, "eth0", "eth1")
+	for _, peer := range []string{"198.51.100.7", "2001:db8:77::7"} {
+		for _, d := range flow.Directions {
+			for _, p := range []flow.Packet{
+				packet("eth1", d, flow.TCP, peer, ports(40000, 80)), packet("eth1", d, flow.TCP, peer, ports(80, 40000)),
+				packet("eth1", d, flow.UDP, peer, ports(1, 2)), packet("eth1", d, 47, peer), packet("eth1", d, flow.ICMP, peer, icmp(8, 3)),
+			} {
+				if o := b.check(t, "unmanaged", p, true); o.Untracked {
+					t.Errorf("%s is not tracked", &p)
+				}
+			}
+			// The same on the managed one, so that the test can tell.
+			b.check(t, "managed", packet("eth0", d, flow.UDP, peer, ports(1, 2)), d == flow.Egress && peer == "198.51.100.7")
+		}
+	}
+}
+
+const tunnels = `
+security_group "tunnels" {
+  ingress "gre" {
+    protocol    = "gre"
+    cidr_blocks = ["198.51.100.7/32"]
+  }
+  egress "sctp" {
+    protocol         = "sctp"
+    ipv6_cidr_blocks = ["2001:db8:77::/64"]
+  }
+}
+interface "eth0" { security_groups = ["tunnels"] }
+interface "eth1" { security_groups = ["tunnels"] }
+`
+
+func TestOtherProtocolsAreTrackedByAddressAndProtocol(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, tunnels, "eth0", "eth1")
+	answered := func(p flow.Packet) flow.Packet { p.State = flow.Established; return p }
+	gre := packet("eth0", flow.Ingress, 47, "198.51.100.7")
+	greBack := packet("eth0", flow.Egress, 47, "198.51.100.7")
+	b.check(t, "an answer to nothing", greBack, false)
+	b.check(t, "a packet that a rule allows", gre, true)
+	b.check(t, "the answer", answered(greBack), true)
+	b.check(t, "another peer", packet("eth0", flow.Egress, 47, "198.51.100.8"), false)
+	b.check(t, "another protocol", packet("eth0", flow.Egress, 50, "198.51.100.7"), false)
+	b.check(t, "another interface", packet("eth1", flow.Egress, 47, "198.51.100.7"), false)
+
+	sctp := packet("eth0", flow.Egress, 132, "2001:db8:77::7")
+	sctpBack := packet("eth0", flow.Ingress, 132, "2001:db8:77::7")
+	b.check(t, "an answer to nothing", sctpBack, false)
+	b.check(t, "a packet that a rule allows", sctp, true)
+	b.check(t, "the answer", answered(sctpBack), true)
+
+	// They outlast a change of the policy that no longer allows them. The
+	// judge's table reads conntrack's state, but nothing here is open.
+	enforce(t, b.Host, load(t, nothing))
+	b.policy = policies.NewJudge(load(t, nothing))
+	b.check(t, "a live flow", answered(gre), true)
+	b.check(t, "a new flow", packet("eth0", flow.Ingress, 47, "198.51.100.9"), false)
+}
+
+func TestReplyOfAnOpenerPasses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, onlyIn, "eth0")
+	peer := map[flow.Family]netip.Addr{flow.IPv4: worldOf[flow.IPv4], flow.IPv6: worldOf[flow.IPv6]}
+	for _, f := range flow.Families {
+		syn := packet("eth0", flow.Ingress, flow.TCP, peer[f].String(), ports(40001, 22))
+		reply := syn.Reply()
+		reply.TCPFlags = flow.SYN | flow.ACK
+		b.check(t, "a reply to nothing", reply, false)
+		if o, err := b.ask.Open(syn); err != nil || !o.Passed || o.State != flow.New {
+			t.Fatalf("%s: %s, %v", &syn, o, err)
+		}
+		reply.State = flow.Established
+		b.check(t, "the reply", reply, true)
+		other := reply
+		other.SourcePort, other.State = 23, flow.New
+		b.check(t, "another reply", other, false)
+	}
+}
