@@ -88,6 +88,9 @@ func (d *decoder) aclPorts(e *ACLEntry, proto field[protocol]) {
 	}
 	switch {
 	case proto.val.hasPorts() && !from.set && !to.set:
+		if d.anyMeant("from_port", "to_port") {
+			return
+		}
 		d.l.errorAt(d.in.header, "Missing ports", fmt.Sprintf("Write from_port and to_port. For all ports of %s: from_port = 0 and to_port = 65535.", proto.val))
 	case proto.val.hasPorts():
 		e.Ports, _ = d.portRange(from, to)
@@ -102,6 +105,9 @@ func (d *decoder) aclPorts(e *ACLEntry, proto field[protocol]) {
 			missing := "icmp_type"
 			if typ.set {
 				missing = "icmp_code"
+			}
+			if d.meant[missing] {
+				return
 			}
 			d.l.errorAt(d.in.header, "Missing "+missing, fmt.Sprintf("An entry for %s has an icmp_type and an icmp_code; -1 is any.", proto.val))
 			return
@@ -138,7 +144,7 @@ func (d *decoder) aclPrefix(e *ACLEntry, proto field[protocol]) {
 		if proto.set && proto.val.isICMP() && proto.val.number == flow.ICMP {
 			wrongFamily = v6
 		}
-	case !v4.broken && !v6.broken:
+	case !v4.broken && !v6.broken && !d.anyMeant("cidr_block", "ipv6_cidr_block"):
 		d.l.errorAt(d.in.header, "Entry without a prefix", `Say whom the entry is about: cidr_block = "0.0.0.0/0" or ipv6_cidr_block = "::/0" is everybody of a family.`)
 	}
 	if wrongFamily.set {

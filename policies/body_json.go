@@ -21,6 +21,10 @@ func parseJSON(src []byte, filename string) (*body, hcl.Diagnostics) {
 	return b, append(diags, c.diags...)
 }
 
+// jsonComment is the name of properties that count as comments, by HCL's
+// convention.
+const jsonComment = "//"
+
 type jsonConverter struct{ diags hcl.Diagnostics }
 
 // fill adds the properties of one object, or of all objects of an array, to b.
@@ -33,8 +37,8 @@ func (c *jsonConverter) fill(b *body, expr hcl.Expression, s *schema) {
 		}
 		for _, p := range pairs {
 			name, ok := c.key(p)
-			if !ok || name == "//" {
-				continue // HCL's convention for a comment
+			if !ok || name == jsonComment {
+				continue
 			}
 			rng := p.Key.Range()
 			switch sub := s.block(name); {
@@ -70,21 +74,24 @@ func (c *jsonConverter) key(p hcl.KeyValuePair) (string, bool) {
 
 // blocks adds the blocks of one type that a property holds.
 func (c *jsonConverter) blocks(b *body, p hcl.KeyValuePair, kind string, s *schema) {
-	rng := p.Key.Range()
-	add := func(labels []label, content hcl.Expression) {
-		blk := &block{kind: kind, kindRange: rng, labels: labels, header: rng, body: &body{}}
-		if len(labels) > 0 {
+	// add takes one block in; its header is what tells it from its neighbours.
+	add := func(labels []label, content hcl.Expression, alone bool) {
+		blk := &block{kind: kind, kindRange: p.Key.Range(), labels: labels, header: p.Key.Range(), body: &body{}}
+		if !alone {
+			blk.header = content.StartRange()
+		} else if len(labels) > 0 {
 			blk.header = labels[len(labels)-1].rng
 		}
 		c.fill(blk.body, content, s)
 		b.blocks = append(b.blocks, blk)
 	}
-	for _, e := range elementsOf(p.Value) {
+	elements := elementsOf(p.Value)
+	for _, e := range elements {
 		if isJSONNull(e) {
 			continue
 		}
 		if s.label == noLabel || s.label == optionalLabel && !holdsLabels(e) {
-			add(nil, e)
+			add(nil, e, len(elements) == 1)
 			continue
 		}
 		pairs, diags := hcl.ExprMap(e)
@@ -94,12 +101,13 @@ func (c *jsonConverter) blocks(b *body, p hcl.KeyValuePair, kind string, s *sche
 		}
 		for _, l := range pairs {
 			text, ok := c.key(l)
-			if !ok {
+			if !ok || text == jsonComment {
 				continue
 			}
-			for _, content := range elementsOf(l.Value) {
+			contents := elementsOf(l.Value)
+			for _, content := range contents {
 				if !isJSONNull(content) {
-					add([]label{{text, l.Key.Range()}}, content)
+					add([]label{{text, l.Key.Range()}}, content, len(contents) == 1)
 				}
 			}
 		}
@@ -116,7 +124,7 @@ func (c *jsonConverter) dynamics(b *body, p hcl.KeyValuePair, s *schema) {
 		}
 		for _, target := range pairs {
 			text, ok := c.key(target)
-			if !ok {
+			if !ok || text == jsonComment {
 				continue
 			}
 			for _, content := range elementsOf(target.Value) {
@@ -166,7 +174,7 @@ func holdsLabels(expr hcl.Expression) bool {
 	}
 	labels := false
 	for _, p := range pairs {
-		if k, d := p.Key.Value(nil); !d.HasErrors() && k.AsString() == "//" {
+		if k, d := p.Key.Value(nil); !d.HasErrors() && k.AsString() == jsonComment {
 			continue
 		}
 		for _, e := range elementsOf(p.Value) {

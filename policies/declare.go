@@ -33,7 +33,7 @@ func (l *loader) declare(d *declarations, what, name string, at hcl.Range) bool 
 	if first, taken := d.at[name]; taken {
 		first = l.fix(first)
 		l.errorAt(at, fmt.Sprintf("%s defined twice", capital(what)),
-			fmt.Sprintf("%s %q is already defined at %s:%d. Rename or remove one of the two.", capital(what), name, first.Filename, first.Start.Line))
+			fmt.Sprintf("%s %q is already defined at %s:%d:%d. Rename or remove one of the two.", capital(what), name, first.Filename, first.Start.Line, first.Start.Column))
 		return false
 	}
 	if d.at == nil {
@@ -54,7 +54,8 @@ type declared struct {
 // decoded for their faults, but nothing can refer to them.
 func (l *loader) sortTopLevel(files []*body) {
 	for _, f := range files {
-		for _, b := range l.check(f, rootSchema) {
+		blocks, _ := l.check(f, rootSchema)
+		for _, b := range blocks {
 			d := declared{block: b}
 			if len(b.labels) > 0 {
 				d.name = b.labels[0].text
@@ -87,6 +88,7 @@ func (l *loader) declareNamed(k refKind, d declared) {
 
 func (l *loader) declareVariable(d declared) {
 	rng := d.labels[0].rng
+	l.check(d.body, rootSchema.block(d.kind))
 	if !hclsyntax.ValidIdentifier(d.name) {
 		l.errorAt(rng, "Invalid name", fmt.Sprintf("%q cannot be the name of a variable: use letters, digits, _ and -, beginning with a letter.", d.name))
 		return
@@ -102,7 +104,7 @@ func (l *loader) declareLocals(b *block) {
 			l.locals.exprs[a.name] = a
 		}
 	}
-	l.check(b.body, &schema{kind: "locals", free: true})
+	l.check(b.body, rootSchema.block(b.kind))
 }
 
 // buildContext makes the names of the policy known to expressions.

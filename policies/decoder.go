@@ -16,10 +16,13 @@ type decoder struct {
 	in *instance
 	// blocks are the blocks inside, expanded.
 	blocks []*instance
+	// meant are attributes that are there, but misspelt (see loader.check).
+	meant map[string]bool
 }
 
 func (l *loader) decode(in *instance, s *schema) *decoder {
-	return &decoder{l: l, in: in, blocks: l.expand(in, s)}
+	blocks, meant := l.expand(in, s)
+	return &decoder{l: l, in: in, blocks: blocks, meant: meant}
 }
 
 // decodeTop reads a top-level block.
@@ -71,9 +74,12 @@ func typed[T any](f field[value]) field[T] {
 
 // required reports a field that must be there.
 func required[T any](d *decoder, f *field[T], name, advice string) {
-	if !f.set && !f.broken {
+	if f.set || f.broken {
+		return
+	}
+	f.broken = true
+	if !d.meant[name] {
 		d.l.errorAt(d.in.header, "Missing "+name, advice)
-		f.broken = true
 	}
 }
 
@@ -214,6 +220,11 @@ func (d *decoder) addItem(f *field[[]item], name, of string, i item, ok bool) {
 	default:
 		f.val = append(f.val, i)
 	}
+}
+
+// anyMeant reports whether one of the attributes is there, but misspelt.
+func (d *decoder) anyMeant(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return d.meant[name] })
 }
 
 // description reads and checks a description.

@@ -106,6 +106,9 @@ func (d *diagnosticWriter) place(r hcl.Range, escape string) {
 	}
 	d.print(head + ":\n")
 	last := min(max(r.End.Line, r.Start.Line), r.Start.Line+mostLines-1, len(lines))
+	if first := lineText(file.Bytes, lines, max(1, min(r.Start.Line, len(lines)))); r.Start.Column > utf8.RuneCountInString(first) {
+		last = min(last, r.Start.Line) // the end of the line is the place
+	}
 	gutter := len(strconv.Itoa(last)) + 4
 	for n := max(r.Start.Line, 1); n <= last; n++ {
 		text := lineText(file.Bytes, lines, n)
@@ -211,7 +214,10 @@ func valuesOf(diag *hcl.Diagnostic) []string {
 		if diags.HasErrors() || !v.IsKnown() {
 			continue
 		}
-		line := fmt.Sprintf("%s = %s", traversalText(t), friendly(v))
+		if _, _, isRef := reference(v); isRef {
+			continue // its name says it all
+		}
+		line := fmt.Sprintf("%s = %s", traversalText(t), valueText(v))
 		if !seen[line] {
 			seen[line] = true
 			out = append(out, line)
@@ -230,10 +236,16 @@ func traversalText(t hcl.Traversal) string {
 		case hcl.TraverseAttr:
 			b.WriteString("." + s.Name)
 		case hcl.TraverseIndex:
-			fmt.Fprintf(&b, "[%s]", strings.TrimPrefix(strings.TrimPrefix(friendly(s.Key), "the text "), "the number "))
+			fmt.Fprintf(&b, "[%s]", valueText(s.Key))
 		}
 	}
 	return b.String()
+}
+
+// valueText writes a value as an expression would, if it is short.
+func valueText(v value) string {
+	s := friendly(v)
+	return strings.TrimPrefix(strings.TrimPrefix(s, "the text "), "the number ")
 }
 
 // wrap breaks text into lines of at most width columns, at spaces.

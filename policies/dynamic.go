@@ -28,16 +28,16 @@ func (i *instance) label() (string, hcl.Range) {
 
 // expand checks the body of a block and returns the blocks in it, with the
 // dynamic ones expanded, in order.
-func (l *loader) expand(in *instance, s *schema) []*instance {
-	var out []*instance
-	for _, b := range l.check(in.body, s) {
+func (l *loader) expand(in *instance, s *schema) (out []*instance, meant map[string]bool) {
+	blocks, meant := l.check(in.body, s)
+	for _, b := range blocks {
 		if b.kind == dynamicType {
 			out = append(out, l.expandDynamic(b, in.ctx, s)...)
 			continue
 		}
 		out = append(out, &instance{block: b, ctx: in.ctx, generated: in.generated})
 	}
-	return out
+	return out, meant
 }
 
 // expandDynamic returns the blocks that a dynamic block generates.
@@ -52,7 +52,7 @@ func (l *loader) expandDynamic(b *block, ctx *hcl.EvalContext, s *schema) []*ins
 		l.errorAt(b.labels[0].rng, "Unknown type of block", fmt.Sprintf("A block of type %s has no blocks of type %q.%s", s.kind, kind, didYouMean(kind, s.blockNames())))
 		return nil
 	}
-	known := l.check(b.body, dynamicSchema(target))
+	known, meant := l.check(b.body, dynamicSchema(target))
 	var content *block
 	for _, c := range known {
 		if c.kind != "content" {
@@ -78,6 +78,9 @@ func (l *loader) expandDynamic(b *block, ctx *hcl.EvalContext, s *schema) []*ins
 		iterator = t.RootName()
 	}
 	each := b.body.attribute("for_each")
+	if each == nil && meant["for_each"] {
+		return nil
+	}
 	if each == nil {
 		l.errorAt(b.header, "Dynamic block without for_each", "Add for_each = …, a list, set or map with an element for every block to generate.")
 		return nil

@@ -76,7 +76,8 @@ func (d *decoder) peers(r *Rule, proto field[protocol]) (broken bool) {
 		r.Groups = append(r.Groups, r.Group)
 		slices.Sort(r.Groups)
 	}
-	broken = v4.broken || v6.broken || lists.broken || groups.broken || self.broken
+	misspelt := d.anyMeant("cidr_blocks", "ipv6_cidr_blocks", "prefix_list_ids", "security_groups", "self")
+	broken = misspelt || v4.broken || v6.broken || lists.broken || groups.broken || self.broken
 	if !broken && len(r.Prefixes)+len(r.Lists)+len(r.Groups) == 0 {
 		broken = true
 		end, other := "source", "from"

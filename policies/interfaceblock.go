@@ -39,9 +39,9 @@ func (l *loader) interfaceBlock(b declared) *Interface {
 	i.Groups = sortedNames(groups.val)
 	i.ACL = d.name("network_acl", aclRef)
 	i.NotrackOff = d.choice("notrack", "auto", "off").val == "off"
-	if len(i.Groups) == 0 && !groups.broken {
+	if !groups.set && !groups.broken && !d.meant["security_groups"] {
 		l.warnAt(b.header, "Interface without groups", fmt.Sprintf(
-			"No security group is attached to %s, so nothing is let in or out there. If that is meant, nothing needs to be done; else write security_groups = […].", b.name))
+			"No security group is attached to %s, so nothing is let in or out there. If that is meant, write security_groups = [].", b.name))
 	}
 
 	i.AlwaysTrack = l.alwaysTrack(d)
@@ -83,13 +83,13 @@ func (l *loader) alwaysTrack(d *decoder) []*AlwaysTrack {
 			if problem := nameProblem(label); problem != "" {
 				l.errorAt(at, "Invalid label", problem)
 			} else {
-				l.declare(&labels, "always_track block", label, at)
+				l.declare(&labels, "always_track label", label, at)
 			}
 		}
 		v4 := d.prefixes("cidr_blocks", prefixForm{family: flow.IPv4, other: "ipv6_cidr_blocks"})
 		v6 := d.prefixes("ipv6_cidr_blocks", prefixForm{family: flow.IPv6, other: "cidr_blocks"})
 		t.Prefixes = append(d.uniqueOrError("cidr_blocks", v4.val), d.uniqueOrError("ipv6_cidr_blocks", v6.val)...)
-		if len(t.Prefixes) == 0 && !v4.broken && !v6.broken {
+		if len(t.Prefixes) == 0 && !v4.broken && !v6.broken && !d.anyMeant("cidr_blocks", "ipv6_cidr_blocks") {
 			l.errorAt(in.header, "No peers", "Say which peers are always tracked: cidr_blocks or ipv6_cidr_blocks.")
 		}
 		for _, p := range t.Prefixes {

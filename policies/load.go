@@ -100,7 +100,7 @@ func newLoader(in Inputs) *loader {
 		sources:   map[string]*source{},
 		read:      map[string]bool{},
 		blocks:    map[string][]declared{},
-		variables: variables{blocks: map[string]*block{}, values: map[string]value{}},
+		variables: variables{blocks: map[string]*block{}, values: map[string]value{}, excused: map[string]bool{}},
 		locals:    locals{exprs: map[string]*attribute{}, values: map[string]value{}},
 	}
 }

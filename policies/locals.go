@@ -56,8 +56,7 @@ func (l *loader) resolveLocal(name string) {
 	}
 	ctx := l.ctx.NewChild()
 	ctx.Variables = map[string]value{"local": objectOf(needed)}
-	v, diags := a.expr.Value(ctx)
-	l.diags = append(l.diags, diags...)
+	v, diags := l.evaluate(a.expr, ctx)
 	if !diags.HasErrors() {
 		l.locals.values[name] = v
 	}
@@ -72,4 +71,3 @@ func (l *loader) cycle(name string) string {
 	}
 	return ""
 }
-

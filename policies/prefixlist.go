@@ -21,7 +21,7 @@ func (l *loader) prefixList(b declared) *PrefixList {
 	if file.set {
 		all = append(all, l.listFile(d, &file)...)
 	}
-	if !entries.set && !entries.broken && !file.set && !file.broken {
+	if !entries.set && !entries.broken && !file.set && !file.broken && !d.anyMeant("entries", "file") {
 		l.errorAt(b.header, "List without entries", `Write entries = ["198.51.100.0/24", …], or file = "…" with one CIDR a line; entries = [] is a list that matches nothing.`)
 	}
 	// Lists are often made by programs, so what stands twice is no error.
@@ -95,9 +95,12 @@ func (l *loader) listFile(d *decoder, name *field[string]) []located {
 		}
 		place := span{int32(at), int32(at + len(s))}
 		p, canonical, problem := parsePrefix(s, prefixForm{})
+		if strings.ContainsAny(s, " \t,;") {
+			problem = fmt.Sprintf("%s is more than one word: a line holds one CIDR, and what is behind a # is a comment.", quoteShort(s))
+		}
 		switch {
 		case problem != "":
-			faults.error(src.rangeOf(at, at+len(s)), "Invalid CIDR", problem+" A list file holds one CIDR a line.")
+			faults.error(src.rangeOf(at, at+len(s)), "Invalid CIDR", problem)
 			continue
 		case !canonical:
 			faults.warn(src.rangeOf(at, at+len(s)), "CIDR with host bits", fmt.Sprintf("%s is taken as %s; write that.", quoteShort(s), p))

@@ -32,8 +32,8 @@ func (p protocol) String() string {
 	return p.number.String()
 }
 
-// protocolWords are what a protocol may be called, the common ones first.
-var protocolWords = append([]string{"tcp", "udp", "icmp", "icmpv6", "all"}, flow.ProtocolNames()...)
+// commonProtocols are offered before the rest of IANA's list.
+var commonProtocols = []string{"tcp", "udp", "icmp", "icmpv6", "all"}
 
 // protocol reads an attribute that is a protocol: a number, or its name.
 func (d *decoder) protocol() field[protocol] {
@@ -68,7 +68,9 @@ func (d *decoder) protocol() field[protocol] {
 			detail = fmt.Sprintf("A protocol number is from 0 to 255, or -1 for all protocols, not %s.", i)
 		} else if s == "any" || s == "*" {
 			detail += ` All protocols are "-1".`
-		} else if n := didYouMean(s, protocolWords); n != "" {
+		} else if n := didYouMean(s, commonProtocols); n != "" {
+			detail += n
+		} else if n := didYouMean(s, flow.ProtocolNames()); n != "" {
 			detail += n
 		} else {
 			detail += ` Write "tcp", "udp", "icmp", "icmpv6", "-1" for all, another name of IANA's list, or a number.`
@@ -107,6 +109,8 @@ func (d *decoder) rulePorts(p field[protocol]) portsOf {
 		case from.set || to.set:
 			r, ok := d.portRange(from, to)
 			out.ports, out.broken = []flow.PortRange{r}, !ok
+		case d.anyMeant("ports", "from_port", "to_port"):
+			out.broken = true
 		default:
 			d.l.errorAt(d.in.header, "Missing ports", fmt.Sprintf(
 				"Say which ports the rule is for: ports = [80, \"8000-8099\"], or from_port and to_port. For all ports of %s write from_port = 0 and to_port = 65535.", p.val))
@@ -161,7 +165,7 @@ func (d *decoder) warnPorts(p protocol, from, to field[int], list field[[]flow.P
 	if p.all {
 		what = "for all protocols"
 	}
-	d.l.warnAt(at, "Ports without effect", fmt.Sprintf("A rule %s covers all ports, whatever its ports say. Write protocol = \"tcp\" or \"udp\" to allow single ports.", what))
+	d.l.warnAt(at, "Ports without effect", fmt.Sprintf("An entry %s covers all ports, whatever its ports say. Single ports need protocol = \"tcp\" or \"udp\".", what))
 }
 
 // icmp checks a type and a code.
@@ -230,10 +234,8 @@ func portsItem(v value) (flow.PortRange, string) {
 			a, problemA := portNumber(strings.TrimSpace(first))
 			b, problemB := portNumber(strings.TrimSpace(last))
 			switch {
-			case problemA != "":
-				return flow.PortRange{}, problemA
-			case problemB != "":
-				return flow.PortRange{}, problemB
+			case problemA != "" || problemB != "":
+				return flow.PortRange{}, fmt.Sprintf("A range is two numbers from 0 to 65535, such as \"8000-8099\", not %s.", quoteShort(v.AsString()))
 			case a > b:
 				return flow.PortRange{}, fmt.Sprintf("The range %s is reversed: write %q.", quoteShort(v.AsString()), fmt.Sprintf("%d-%d", b, a))
 			}
@@ -246,10 +248,10 @@ func portsItem(v value) (flow.PortRange, string) {
 		return flow.PortRange{}, fmt.Sprintf("A port is a number, or a range in quotes, such as \"8000-8099\", not %s.", friendly(v))
 	}
 	n, problem := integer(v)
-	if problem == "" {
-		problem = n.String()
+	if problem != "" {
+		return flow.PortRange{}, fmt.Sprintf("A port is a whole number, not %s.", problem)
 	}
-	p, problem := portNumber(problem)
+	p, problem := portNumber(n.String())
 	return flow.PortRange{First: p, Last: p}, problem
 }
 

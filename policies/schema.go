@@ -3,6 +3,7 @@ package policies
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -152,15 +153,26 @@ func dynamicSchema(s *schema) *schema {
 
 // check reports what may not stand in a body, and labels that are missing or
 // too many. Blocks with a fault of that kind are left out of the result.
-func (l *loader) check(b *body, s *schema) []*block {
+//
+// meant are the attributes that unknown ones probably stand for: that they are
+// missing is no second mistake.
+func (l *loader) check(b *body, s *schema) (known []*block, meant map[string]bool) {
 	if !s.free {
 		for _, a := range b.attributes {
-			if !slices.Contains(s.attributes, a.name) {
-				l.unknownAttribute(a, b, s)
+			if slices.Contains(s.attributes, a.name) {
+				continue
+			}
+			advice := l.unknownAttribute(a, b, s)
+			for _, name := range s.attributes {
+				if strings.Contains(advice, name) && b.attribute(name) == nil {
+					if meant == nil {
+						meant = map[string]bool{}
+					}
+					meant[name] = true
+				}
 			}
 		}
 	}
-	var known []*block
 	for _, blk := range b.blocks {
 		if blk.kind == dynamicType && len(s.blocks) > 0 && s != rootSchema {
 			known = append(known, blk)
@@ -175,14 +187,17 @@ func (l *loader) check(b *body, s *schema) []*block {
 			known = append(known, blk)
 		}
 	}
-	return known
+	return known, meant
 }
 
-func (l *loader) unknownAttribute(a *attribute, b *body, s *schema) {
+// unknownAttribute reports an attribute that s does not have, and returns what
+// is offered in its place, if anything is.
+func (l *loader) unknownAttribute(a *attribute, b *body, s *schema) (advice string) {
 	var detail string
 	switch {
 	case s.foreign[a.name] != "":
-		detail = s.foreign[a.name]
+		advice = s.foreign[a.name]
+		detail = advice
 	case s.block(a.name) != nil:
 		detail = fmt.Sprintf("%s is a block: write %s { … } without an equals sign.", a.name, a.name)
 	default:
@@ -192,9 +207,10 @@ func (l *loader) unknownAttribute(a *attribute, b *body, s *schema) {
 				free = append(free, name)
 			}
 		}
-		detail = didYouMean(a.name, free)
+		advice = didYouMean(a.name, free)
+		detail = advice
 		if detail == "" && s == rootSchema {
-			detail = " At the top of a file stand blocks only; values of your own go into a locals block."
+			detail = " At the top of a file stand blocks only. Values of your own go into a locals block; values for variables go into a file outside this directory that --var-file names."
 		} else if detail == "" && len(s.attributes) > 0 {
 			detail = fmt.Sprintf(" It takes %s.", quotedList(s.attributes, "and"))
 		}
@@ -205,6 +221,7 @@ func (l *loader) unknownAttribute(a *attribute, b *body, s *schema) {
 		detail = fmt.Sprintf("%s has no argument %q.%s", place, a.name, detail)
 	}
 	l.errorAt(a.nameRange, "Unknown argument", detail)
+	return advice
 }
 
 func (l *loader) unknownBlock(blk *block, s *schema) {

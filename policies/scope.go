@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -36,7 +37,9 @@ func (k refKind) root() string {
 }
 
 // noun is the thing in a sentence.
-func (k refKind) noun() string { return strings.ReplaceAll(strings.Replace(k.root(), "acl", "ACL", 1), "_", " ") }
+func (k refKind) noun() string {
+	return strings.ReplaceAll(strings.Replace(k.root(), "acl", "ACL", 1), "_", " ")
+}
 
 // referenceTypes are the types of the values of references. They are capsules
 // and do not convert to strings, so that a prefix list cannot be taken for the
@@ -76,8 +79,7 @@ func (l *loader) eval(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value, boo
 	if !l.checkReferences(expr, ctx) {
 		return cty.NilVal, false
 	}
-	v, diags := expr.Value(ctx)
-	l.diags = append(l.diags, diags...)
+	v, diags := l.evaluate(expr, ctx)
 	if diags.HasErrors() {
 		return cty.NilVal, false
 	}
@@ -87,6 +89,19 @@ func (l *loader) eval(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value, boo
 		return cty.NilVal, false
 	}
 	return v, true
+}
+
+// evaluate calls the expression's Value and keeps what it reports.
+func (l *loader) evaluate(expr hcl.Expression, ctx *hcl.EvalContext) (value, hcl.Diagnostics) {
+	v, diags := expr.Value(ctx)
+	for _, d := range diags {
+		call, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallUnknownDiagExtra](d)
+		if ok && !strings.Contains(d.Detail, "Did you mean") {
+			d.Detail += didYouMean(call.CalledFunctionName(), slices.Sorted(maps.Keys(l.ctx.Functions)))
+		}
+	}
+	l.diags = append(l.diags, diags...)
+	return v, diags
 }
 
 // literal returns the value of an expression that is a plain string, number or
@@ -147,7 +162,7 @@ func (l *loader) checkReference(t hcl.Traversal, ctx *hcl.EvalContext) bool {
 	default:
 		i := slices.Index(referenceRoots, root)
 		if i < 0 {
-			l.unknownRoot(t)
+			l.unknownRoot(t, ctx)
 			return false
 		}
 		kind = refKind(i)
@@ -234,7 +249,11 @@ func secondStep(t hcl.Traversal) (string, hcl.Range, bool) {
 }
 
 // unknownRoot reports a reference that begins with a word that means nothing.
-func (l *loader) unknownRoot(t hcl.Traversal) {
+func (l *loader) unknownRoot(t hcl.Traversal, ctx *hcl.EvalContext) {
+	roots := slices.Clone(allRoots)
+	for c := ctx; c != nil && c != l.ctx; c = c.Parent() {
+		roots = slices.AppendSeq(roots, maps.Keys(c.Variables))
+	}
 	root := t.RootName()
 	rng := t[0].SourceRange()
 	var detail string
@@ -251,7 +270,7 @@ func (l *loader) unknownRoot(t hcl.Traversal) {
 		if len(t) == 1 {
 			detail = fmt.Sprintf("Write text in quotes: %q. ", root)
 		}
-		detail += fmt.Sprintf("A reference begins with %s.%s", quotedList(allRoots, "or"), didYouMean(root, allRoots))
+		detail += fmt.Sprintf("A reference begins with %s.%s", quotedList(roots, "or"), didYouMean(root, roots))
 	}
 	l.errorAt(rng, "Unknown reference", detail)
 }

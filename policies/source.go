@@ -117,7 +117,7 @@ func (s *source) parse() (*body, hcl.Diagnostics) {
 		s.blanked = len(lists.lists) > 0
 		file, diags := hclsyntax.ParseConfig(lists.blank(), s.name, hcl.InitialPos)
 		if diags.HasErrors() {
-			return nil, diags
+			return nil, firstFaults(diags)
 		}
 		root, ok := file.Body.(*hclsyntax.Body)
 		if !ok {
@@ -129,6 +129,27 @@ func (s *source) parse() (*body, hcl.Diagnostics) {
 			return b, diags
 		}
 	}
+}
+
+// firstFaults drops syntax errors that follow from others: all but the first of
+// a line, and what comes after a string that does not end.
+func firstFaults(diags hcl.Diagnostics) hcl.Diagnostics {
+	var out hcl.Diagnostics
+	line := 0
+	for _, d := range diags {
+		if d.Subject == nil || d.Subject.Start.Line == line {
+			continue
+		}
+		line = d.Subject.Start.Line
+		out = append(out, d)
+		if d.Summary == "Invalid multi-line string" || d.Summary == "Unterminated template string" {
+			break
+		}
+	}
+	if len(out) == 0 {
+		return diags
+	}
+	return out
 }
 
 // maxDepth is the number of brackets that may be open at once. The parsers are

@@ -21,6 +21,11 @@ type variables struct {
 	names  declarations
 	blocks map[string]*block
 	values map[string]value
+	// excused are variables without a value, for a reason that has been
+	// reported: an input has nearly their name. all is set if a file of values
+	// could not be read.
+	excused map[string]bool
+	all     bool
 }
 
 func (l *loader) variableNames() []string { return l.variables.names.sorted() }
@@ -81,6 +86,9 @@ func (l *loader) isVariable(name string, g given) bool {
 	if l.variables.names.has(name) {
 		return true
 	}
+	if n := nearest(name, l.variableNames()); n != "" {
+		l.variables.excused[n] = true
+	}
 	if !l.incomplete {
 		l.errorAt(g.at, "Unknown variable", fmt.Sprintf("The policy has no variable %q, which %s sets.%s",
 			name, g.from, orDefine(didYouMean(name, l.variableNames()), fmt.Sprintf("variable %q { … }", name))))
@@ -98,19 +106,24 @@ func (l *loader) readVarFile(path string, inputs map[string]given) {
 	src, err := l.readSource(path)
 	if err != nil {
 		l.cannotRead("file of variables", path, err)
+		l.variables.all = true
 		return
 	}
 	if d := src.tooDeep(); d != nil {
 		l.diags = append(l.diags, d)
+		l.variables.all = true
 		return
 	}
 	parse := hclsyntax.ParseConfig
 	if src.isJSON() {
-		parse = func(text []byte, name string, _ hcl.Pos) (*hcl.File, hcl.Diagnostics) { return hcljson.Parse(text, name) }
+		parse = func(text []byte, name string, _ hcl.Pos) (*hcl.File, hcl.Diagnostics) {
+			return hcljson.Parse(text, name)
+		}
 	}
 	file, diags := parse(src.text, path, hcl.InitialPos)
 	l.diags = append(l.diags, diags...)
 	if diags.HasErrors() {
+		l.variables.all = true
 		return
 	}
 	src.nav = file.Nav
@@ -166,8 +179,7 @@ func (l *loader) variable(b *block, g given, set bool) value {
 	case !set && hasDefault:
 		return fallback
 	case !set:
-		if !l.incomplete {
-			name := b.labels[0].text
+		if name := b.labels[0].text; !l.incomplete && !l.variables.all && !l.variables.excused[name] {
 			l.errorAt(b.labels[0].rng, "Variable without a value", fmt.Sprintf(
 				"Variable %q has no default. Set it with --var %q, in a file named by --var-file, or in the environment as %s%s.",
 				name, name+"=…", environPrefix, name))
