@@ -68,13 +68,10 @@ func namespaceKey(netns string) (string, error) {
 		return "", fmt.Errorf("open the network namespace %s: %w", netns, cause(err))
 	}
 	// The first process of the host (or container) lives in the namespace
-	// that has no name. Who may not look there is no administrator of the
-	// host, and has a state directory of its own.
-	first, err := identify("/proc/1/ns/net")
-	if err == nil && first == this {
-		return "", nil
-	}
-	if err != nil && netns == "" {
+	// that has no name. Where that one is hidden, the own one counts as such
+	// if it has no name.
+	first, hidden := identify("/proc/1/ns/net")
+	if hidden == nil && first == this {
 		return "", nil
 	}
 	names, err := os.ReadDir(netnsDir)
@@ -86,6 +83,11 @@ func namespaceKey(netns string) (string, error) {
 		// mount point; it is not this one.
 		if named, err := identify(filepath.Join(netnsDir, entry.Name())); err == nil && named == this {
 			return entry.Name(), nil
+		}
+	}
+	if hidden != nil {
+		if own, err := identify("/proc/self/ns/net"); err == nil && own == this {
+			return "", nil
 		}
 	}
 	return fmt.Sprintf("inode-%d-%d", this.device, this.inode), nil

@@ -77,7 +77,8 @@ var errDifferent = errors.New("different")
 type session struct {
 	Streams
 	globals
-	// failed is set when a write to Out failed, such as into a full disk.
+	// out is Out, which remembers whether a write failed, such as into a full
+	// disk.
 	out *checkedWriter
 }
 
@@ -89,11 +90,9 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	s.out = &checkedWriter{w: streams.Out}
 	s.Out = s.out
 	err := s.run(ctx, args)
-	if err == nil || errors.Is(err, errDifferent) {
-		// Output that never arrived is a failure, whatever the command found.
-		if werr := s.out.err; werr != nil {
-			err = fmt.Errorf("write the output: %w", werr)
-		}
+	// Output that never arrived is a failure, whatever the command found.
+	if lost := s.out.err; lost != nil && (err == nil || errors.Is(err, errDifferent) || errors.Is(err, lost)) {
+		err = fmt.Errorf("write the output: %w", cause(lost))
 	}
 	switch {
 	case err == nil:

@@ -63,7 +63,11 @@ func playTranscript(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stage := newStage(t, strings.HasPrefix(filepath.Base(name), "kernel-"))
+	kernel := strings.HasPrefix(filepath.Base(name), "kernel-")
+	if kernel {
+		requireNft(t)
+	}
+	stage := newStage(t, kernel)
 	for _, f := range archive.Files {
 		stage.write(f.Name, string(f.Data))
 	}

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sgc/apply"
+)
+
+// typist answers a question after doing something else.
+type typist struct {
+	do   func()
+	text io.Reader
+	once sync.Once
+}
+
+func (y *typist) Read(b []byte) (int, error) {
+	y.once.Do(y.do)
+	return y.text.Read(b)
+}
+
+func TestSomebodyChangesNftablesWhileAPersonReadsThePlan(t *testing.T) {
+	requireNft(t)
+	for _, tc := range []struct {
+		name, command string
+		code          int
+		says          string
+	}{
+		{"another table is no matter", "add table ip other", 0, "looking again"},
+		{"what was approved would not happen", "add rule inet sgc web.ingress.tcp4 tcp dport 4444 accept", 1, "it is not what would happen now; nothing was changed"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t, true)
+			s.write("web.hcl", webPolicy)
+			s.mustRun("apply", "--auto-approve", s.dir)
+			s.write("web.hcl", dbPolicy)
+			before := ""
+			r := s.sgc(context.Background(), &typist{text: strings.NewReader("yes\n"), do: func() {
+				s.nft(tc.command)
+				before = s.nft("list table inet sgc")
+			}}, "apply", s.dir)
+			if r.code != tc.code || !strings.Contains(r.err, tc.says) {
+				t.Fatalf("exit %d, %q", r.code, r.err)
+			}
+			if same := s.nft("list table inet sgc") == before; same != (tc.code != 0) {
+				t.Errorf("the table is unchanged: %v", same)
+			}
+		})
+	}
+}
+
+func TestApplyAgainstABusyWriter(t *testing.T) {
+	requireNft(t)
+	s := newStage(t, true)
+	s.write("web/web.hcl", webPolicy)
+	s.write("db/db.hcl", dbPolicy)
+	stop := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				var out bytes.Buffer
+				if s.shell("nft add table ip other && nft delete table ip other", os.Environ(), nil, &out, &out) != 0 {
+					t.Errorf("nft: %s", &out)
+					return
+				}
+			}
+		}
+	})
+	defer writer.Wait()
+	defer close(stop)
+	done := 0
+	for i := range 20 {
+		path := filepath.Join(s.dir, []string{"web", "db"}[i%2])
+		r := s.sgc(context.Background(), nil, "apply", "--auto-approve", path)
+		switch {
+		case r.code == 0:
+			done++
+		case !strings.Contains(r.err, "nothing was changed"):
+			t.Fatalf("exit %d: %s", r.code, r.err)
+		}
+	}
+	if done == 0 {
+		t.Error("no apply ever came through")
+	}
+	t.Logf("%d of 20 came through", done)
+}
+
+func TestOneApplyAtATime(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web.hcl", webPolicy)
+	_, dir := s.open()
+	lock, err := dir.Lock(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"apply", "destroy"} {
+		args := []string{command, "--auto-approve", "--lock-timeout=100ms"}
+		if command == "apply" {
+			args = append(args, s.dir)
+		}
+		r := s.sgc(context.Background(), nil, args...)
+		if r.code != 1 || !strings.Contains(r.err, "another sgc is at work") || !strings.Contains(r.err, "Nothing was changed") {
+			t.Errorf("%s: exit %d, %q", command, r.code, r.err)
+		}
+	}
+	// Who only reads does not wait.
+	s.mustRun("plan", s.dir)
+	s.mustRun("status")
+	// Who waits long enough comes through.
+	time.AfterFunc(200*time.Millisecond, func() {
+		if err := lock.Unlock(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r := s.mustRun("apply", "--auto-approve", "--lock-timeout=30s", s.dir); !strings.Contains(r.err, "Waiting up to 30s") {
+		t.Errorf("apply says %q", r.err)
+	}
+}
+
+func TestTwoAppliesAtOnce(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web/web.hcl", webPolicy)
+	s.write("db/db.hcl", dbPolicy)
+	var both sync.WaitGroup
+	for _, name := range []string{"web", "db"} {
+		both.Go(func() {
+			for range 5 {
+				if out, err := s.child("apply", "--auto-approve", "--lock-timeout=60s", filepath.Join(s.dir, name)).CombinedOutput(); err != nil {
+					t.Errorf("apply %s: %v\n%s", name, err, out)
+				}
+			}
+		})
+	}
+	both.Wait()
+	if r := s.mustRun("status"); !strings.Contains(r.out, "drift\n  none\n") {
+		t.Errorf("status prints %s", r.out)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web.hcl", webPolicy)
+	ctx, cancel := context.WithCancel(context.Background())
+	never, w := io.Pipe()
+	defer w.Close()
+	time.AfterFunc(300*time.Millisecond, cancel)
+	r := s.sgc(ctx, never, "apply", s.dir)
+	if r.code != 1 || !strings.Contains(r.err, "interrupted, nothing was changed") {
+		t.Errorf("exit %d, %q", r.code, r.err)
+	}
+	k, dir := s.open()
+	snapshot, err := k.Snapshot(context.Background(), nil)
+	if err != nil || snapshot.Table != nil {
+		t.Errorf("the kernel holds %v, %v", snapshot.Table, err)
+	}
+	for name, read := range map[string]func() (*apply.Record, error){"applied": dir.Applied, "pending": dir.Pending} {
+		if r, err := read(); err != nil || r != nil {
+			t.Errorf("there is a record, %s: %v, %v", name, r, err)
+		}
+	}
+}
