@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"time"
 
 	"sgc/internal/flow"
 	"sgc/policies"
@@ -14,9 +15,9 @@ import (
 // Options say what may be in a policy beside groups, lists, interfaces and the
 // host's exemptions.
 type Options struct {
-	// ACLs and AlwaysTrack attach network ACLs and always_track blocks to some
-	// interfaces.
-	ACLs, AlwaysTrack bool
+	// ACLs, AlwaysTrack and Logs attach network ACLs, always_track blocks and
+	// log_denied blocks to some interfaces.
+	ACLs, AlwaysTrack, Logs bool
 	// Interfaces are the names of the interface blocks to choose from; nil are
 	// names of many shapes, wildcards too.
 	Interfaces []string
@@ -91,6 +92,9 @@ func Policy(r *rand.Rand, o Options) *policies.Policy {
 				i.AlwaysTrack = append(i.AlwaysTrack, &policies.AlwaysTrack{ID: id, Prefixes: g.prefixes(1 + r.IntN(3))})
 			}
 		}
+		if o.Logs && g.chance(50) {
+			i.Log = g.log()
+		}
 		p.Interfaces = append(p.Interfaces, i)
 	}
 	return p
@@ -125,6 +129,18 @@ func (g generator) host() policies.Host {
 	}
 	h.ICMPErrorsByRules = g.chance(25)
 	return h
+}
+
+func (g generator) log() *policies.LogDenied {
+	l := &policies.LogDenied{
+		Rate: 1 + g.IntN(100), Burst: 1 + g.IntN(20),
+		Unit: pick(g.Rand, []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour}),
+	}
+	if g.chance(50) {
+		group := g.IntN(65536)
+		l.Group = &group
+	}
+	return l
 }
 
 func (g generator) group(name string, groups, lists []string) *policies.Group {

@@ -229,7 +229,15 @@ func (i end) run(m *machine) bool {
 	return true
 }
 
-// nothing is an expression that no verdict depends on: a counter, a log.
+// log reports the packet.
+type log struct{ prefix string }
+
+func (i log) run(m *machine) bool {
+	m.result.Logged = append(m.result.Logged, i.prefix)
+	return true
+}
+
+// nothing is an expression that no verdict depends on: a counter.
 type nothing struct{}
 
 func (nothing) run(*machine) bool { return true }

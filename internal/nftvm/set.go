@@ -97,9 +97,10 @@ func newSet(s *ruleset.Set) (*set, error) {
 			}
 		}
 	}
-	for _, e := range s.Elements {
+	for n, e := range s.Elements {
 		if err := out.add(e); err != nil {
-			return nil, fmt.Errorf("element %q: %w", s.ElementText(e), err)
+			// Its text cannot be written while its length is in doubt.
+			return nil, fmt.Errorf("element %d (%x): %w", n+1, e.First, err)
 		}
 	}
 	return out, nil

@@ -49,8 +49,10 @@ func (t *translator) translate(e expr.Any) (instruction, error) {
 		return t.end(e)
 	case *expr.Notrack:
 		return notrack{}, nil
-	case *expr.Counter, *expr.Log:
+	case *expr.Counter:
 		return nothing{}, nil
+	case *expr.Log:
+		return log{string(e.Data)}, nil
 	case *expr.Limit:
 		return limit{e.Over}, nil
 	}

@@ -42,6 +42,9 @@ type Result struct {
 	// Updated are the elements that were added to dynamic sets or refreshed, in
 	// order, also if the packet was dropped afterwards.
 	Updated []Updated
+	// Logged are the prefixes that the packet was logged with. It is alone on
+	// the wire, within every limit.
+	Logged []string
 	// Trace holds a line for every rule that ran, if Trace was asked for one.
 	Trace []string
 }
