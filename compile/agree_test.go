@@ -38,7 +38,7 @@ func TestDecideAgreesWithTheCompiledRules(t *testing.T) {
 		}
 	}
 	// A corpus that never gets to some clause would agree about it, too.
-	for _, kind := range []string{"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless", "notrack", "updated"} {
+	for _, kind := range []string{"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless", "notrack", "updated", "logged"} {
 		if seen[kind]*2000 < packets {
 			t.Errorf("only %d of %d packets were %s", seen[kind], packets, kind)
 		}
@@ -79,7 +79,7 @@ func envNumber(t *testing.T, name string, otherwise int) int {
 // agree makes a policy and packets of a random source, and returns the first
 // disagreement. It counts in seen what kinds of packets there were.
 func agree(r *rand.Rand, packets int, seen map[string]int) error {
-	p := corpus.Policy(r, corpus.Options{})
+	p := corpus.Policy(r, corpus.Options{ACLs: r.IntN(2) == 0, AlwaysTrack: r.IntN(2) == 0, Logs: r.IntN(3) == 0})
 	env := compile.Environment{}
 	if r.IntN(5) == 0 {
 		env.Conntrack = map[flow.Family]string{flow.Families[r.IntN(2)]: "a table of the test does NAT"}
@@ -113,11 +113,19 @@ func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p 
 		return fmt.Errorf("the rules say accept %t, the policy %t", result.Accept, d.Allow)
 	}
 	want := wantsNotrack(judge, env, p)
-	if result.Notrack != want {
+	if refusedByACL(judge, p, d) && p.Direction == flow.Ingress {
+		want = false // it does not come so far
+	}
+	// Nothing judges exempt packets, so that it makes no difference to them
+	// whether conntrack sees them.
+	if result.Notrack != want && d.Class != policies.Exempt {
 		return fmt.Errorf("the rules say notrack %t, the policy %t", result.Notrack, want)
 	}
 	if want {
 		seen["notrack"]++
+	}
+	if err := agreeAboutLogs(result, judge, p, d, seen); err != nil {
+		return err
 	}
 	return agreeAboutUpdates(result, p, d, seen)
 }
@@ -128,6 +136,30 @@ func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p 
 func wantsNotrack(judge *policies.Judge, env compile.Environment, p *flow.Packet) bool {
 	i := judge.Interface(p.Interface)
 	return i != nil && !i.NotrackOff && env.Conntrack[p.Family()] == "" && !p.Forwarded && judge.Open(p)
+}
+
+// refusedByACL reports whether it was the interface's ACL that dropped the
+// packet.
+func refusedByACL(judge *policies.Judge, p *flow.Packet, d policies.Decision) bool {
+	return !d.Allow && judge.Interface(p.Interface).ACL != "" && (d.ACLEntry == nil || !d.ACLEntry.Allow)
+}
+
+// agreeAboutLogs: what an interface with a log_denied block refuses is logged
+// once, and says who refused it; nothing else is logged.
+func agreeAboutLogs(result nftvm.Result, judge *policies.Judge, p *flow.Packet, d policies.Decision, seen map[string]int) error {
+	var want []string
+	if i := judge.Interface(p.Interface); !d.Allow && i.Log != nil {
+		seen["logged"]++
+		by := "groups"
+		if refusedByACL(judge, p, d) {
+			by = "acl"
+		}
+		want = []string{compile.LogPrefix(i.Name, p.Direction, by)}
+	}
+	if !slices.Equal(result.Logged, want) {
+		return fmt.Errorf("the rules log %q, the policy means %q", result.Logged, want)
+	}
+	return nil
 }
 
 // agreeAboutUpdates: a packet of another protocol that passes opens its flow
