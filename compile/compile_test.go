@@ -86,12 +86,15 @@ func elements(s *ruleset.Set) []string {
 	return out
 }
 
-func TestPortsOpenToAnybodyAreDecidedInThePortMap(t *testing.T) {
+func TestEveryPortHasItsLeafChain(t *testing.T) {
 	table := Compile(webPolicy(tcpRule("http", 80, 80, "0.0.0.0/0"), tcpRule("ssh", 22, 22, "203.0.113.1/32")), Environment{})
 	got := elements(set(t, table, "web.ingress.tcp4.ports"))
-	want := []string{"22 : goto web.ingress.tcp4.ssh", "80 : accept"}
+	want := []string{"22 : goto web.ingress.tcp4.ssh", "80 : goto web.ingress.tcp4.http"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := chain(t, table, "web.ingress.tcp4.http"), []string{`counter accept comment "security_group.web.ingress.http"`}; !slices.Equal(got, want) {
+		t.Errorf("a port that is open to anybody: got %q, want %q", got, want)
 	}
 }
 
@@ -118,7 +121,7 @@ func TestRulesForAllPortsStandInOneChain(t *testing.T) {
 		t.Errorf("the leaf chain ends in %q", last)
 	}
 	rest := chain(t, table, "web.ingress.tcp4/rest")
-	if len(rest) != 2 || !strings.HasPrefix(rest[0], "ip saddr 10.0.0.0/8 accept") {
+	if len(rest) != 2 || !strings.HasPrefix(rest[0], "ip saddr 10.0.0.0/8 counter accept") {
 		t.Errorf("the rest is %q", rest)
 	}
 }
@@ -133,7 +136,7 @@ func TestAnEditOfCIDRsKeepsEveryName(t *testing.T) {
 		}
 		return out
 	}
-	for _, n := range []int{2, maxInline + 2, minOwnSet + 2} {
+	for _, n := range []int{2, maxInline + 2} {
 		before := Compile(webPolicy(tcpRule("ssh", 22, 22, many(n)...)), Environment{})
 		after := Compile(webPolicy(tcpRule("ssh", 22, 22, many(n + 1)[1:]...)), Environment{})
 		if b, a := names(before), names(after); !slices.Equal(b, a) {
@@ -159,7 +162,7 @@ func TestNoChainGrowsWithThePolicy(t *testing.T) {
 		// All on one port, all with CIDRs of their own, every tenth with many.
 		r := tcpRule(fmt.Sprintf("r%d", i), 443, 443, fmt.Sprintf("10.%d.%d.0/25", i/256, i%256))
 		if i%10 == 0 {
-			for j := range minOwnSet {
+			for j := range 64 {
 				r.Prefixes = append(r.Prefixes, netip.MustParsePrefix(fmt.Sprintf("11.%d.%d.0/24", i/10%256, j*2)))
 			}
 		}
@@ -307,7 +310,7 @@ func TestNamesFitTheKernel(t *testing.T) {
 	r := tcpRule(strings.Repeat("r", 255), 22, 22, "203.0.113.1/32")
 	r.Group = long
 	r.Groups = []string{long}
-	for i := range minOwnSet {
+	for i := range 64 {
 		r.Prefixes = append(r.Prefixes, netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i*2)))
 	}
 	p := &policies.Policy{

@@ -25,29 +25,13 @@ const (
 	otherFlows   = 65536
 )
 
-// addFilter adds the chains that judge the packets of a profile's interfaces.
+// addFilter adds the chains that judge the packets of a profile's interfaces,
+// and returns the first one's name.
 func (c *compiler) addFilter(p *profile, d flow.Direction) string {
-	name := fmt.Sprintf("%s.%s", p.name, d)
-	protocols := &ruleset.Set{
-		Name: name + ".protocols", Key: []ruleset.Type{ruleset.NFProto, ruleset.InetProto}, Map: true,
-	}
-	rules := exemptPeers(d)
-	rules = append(rules, ruleset.Rule{
-		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{ruleset.NFProtocol, ruleset.L4Protocol}, Map: protocols.Name}},
-		Comment:    "by protocol",
+	name := c.addDispatch(p, fmt.Sprintf("%s.%s", p.name, d), exemptPeers(d, accept), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
+		return c.protocolRules(p, d, f, proto)
 	})
-	for _, f := range flow.Families {
-		for _, proto := range []flow.Protocol{flow.ICMPOf(f), flow.TCP, flow.UDP} {
-			chain := c.addProtocolChain(p, d, f, proto)
-			protocols.Elements = append(protocols.Elements, ruleset.Element{
-				First:   ruleset.Concat(ruleset.NFProtoKey(f), ruleset.ProtoKey(proto)),
-				Verdict: &ruleset.Verdict{Kind: ruleset.Goto, Chain: chain},
-			})
-		}
-	}
-	sortElements(protocols.Elements)
-	c.addSet(protocols)
-	rules = append(rules,
+	c.chains[name].Rules = append(c.chains[name].Rules,
 		ruleset.Rule{
 			Statements: []ruleset.Statement{
 				ruleset.Match{Field: ruleset.NFProtocol, Value: ruleset.NFProtoKey(flow.IPv4)},
@@ -59,16 +43,16 @@ func (c *compiler) addFilter(p *profile, d flow.Direction) string {
 			Statements: []ruleset.Statement{ruleset.Verdict{Kind: ruleset.Goto, Chain: c.addOtherChain(p, d, flow.IPv6)}},
 			Comment:    "other protocols",
 		})
-	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
 	return name
 }
 
-// exemptPeers accept what goes to or comes from peers that are never filtered.
-func exemptPeers(d flow.Direction) []ruleset.Rule {
+// exemptPeers give the verdict to what goes to or comes from peers that are
+// never filtered.
+func exemptPeers(d flow.Direction, verdict ruleset.Verdict) []ruleset.Rule {
 	var rules []ruleset.Rule
 	for _, f := range flow.Families {
 		rules = append(rules, ruleset.Rule{
-			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), accept},
+			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), verdict},
 			Comment:    "never filtered: services and host.exempt",
 		})
 	}
@@ -87,12 +71,11 @@ func (c *compiler) attached(p *profile) string {
 	return comment(addresses)
 }
 
-// addProtocolChain adds the chain for TCP, UDP or the family's ICMP: what is
-// exempt, what conntrack knows, then the rules.
-func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) string {
-	name := fmt.Sprintf("%s.%s.%s", p.name, d, protoName(proto, f))
+// protocolRules returns the rules of the chain for TCP, UDP or the family's
+// ICMP: what is exempt, what conntrack knows, then the policy's rules.
+func (c *compiler) protocolRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
 	space := fmt.Sprintf("%s.%s.%s", p.scope.name, d, protoName(proto, f))
-	rules := c.exemptRules(d, f, proto)
+	rules := c.exemptRules(d, f, proto, accept)
 	if d == flow.Egress && p.acl != nil {
 		// The last word: before any state, so that it binds replies too.
 		rules = append(rules, jumpACL(p.acl, d, protoName(proto, f)))
@@ -103,17 +86,14 @@ func (c *compiler) addProtocolChain(p *profile, d flow.Direction, f flow.Family,
 	})
 	if proto.IsICMP(f) {
 		rules = append(rules, c.errorRules(p, d, f)...)
-		rules = append(rules, c.spaceRules(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
-	} else {
-		rules = append(rules, c.invalidRules(p, d, f, proto)...)
-		rules = append(rules, c.spaceRules(&keySpace{
-			name: space, of: "ports", direction: d, family: f,
-			field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
-			allowed: accept, refused: c.refused(d, byGroups),
-		}, c.portRules(p.scope, d, f, proto))...)
+		return append(rules, c.spaceRules(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
 	}
-	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
-	return name
+	rules = append(rules, c.invalidRules(p, d, f, proto)...)
+	return append(rules, c.spaceRules(&keySpace{
+		name: space, of: "ports", direction: d, family: f,
+		field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
+		allowed: accept, refused: c.refused(d, byGroups),
+	}, c.portRules(p.scope, d, f, proto))...)
 }
 
 // invalidRules refuse packets that belong to no flow, such as segments outside
@@ -146,11 +126,12 @@ func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, pro
 	return append(rules, ruleset.Rule{Statements: append(statements, refused), Comment: "belongs to no flow"})
 }
 
-// exemptRules accept what is never filtered within one protocol (2.6).
-func (c *compiler) exemptRules(d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
+// exemptRules give the verdict to what is never filtered within one protocol
+// (2.6).
+func (c *compiler) exemptRules(d flow.Direction, f flow.Family, proto flow.Protocol, verdict ruleset.Verdict) []ruleset.Rule {
 	var rules []ruleset.Rule
 	exempt := func(comment string, statements ...ruleset.Statement) {
-		rules = append(rules, ruleset.Rule{Statements: append(statements, accept), Comment: "never filtered: " + comment})
+		rules = append(rules, ruleset.Rule{Statements: append(statements, verdict), Comment: "never filtered: " + comment})
 	}
 	if proto == flow.ICMPv6 {
 		hops := func(n byte) ruleset.Match {

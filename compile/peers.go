@@ -13,9 +13,6 @@ import (
 const (
 	// maxInline is how many prefixes a chain holds as plain rules.
 	maxInline = 8
-	// minOwnSet is from how many ranges on the CIDRs of a rule are a set of
-	// their own, which all its leaf chains share.
-	minOwnSet = 64
 	// maxSets is how many shared sets a chain looks up before it merges the
 	// smaller ones into a set of its own: the look-ups of a packet stay bounded.
 	maxSets = 8
@@ -84,21 +81,17 @@ func mergePrefixes(prefixes []netip.Prefix, f flow.Family) []flow.Range {
 }
 
 // peerRules returns nft rules that give the verdict to packets whose peer is
-// one of the rules' peers. own names the set that they may need for
-// themselves. The list is of bounded length.
+// one of the rules' peers, and count them. own names the set that they may need
+// for themselves. The list is of bounded length.
 func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Family, own string, verdict ruleset.Verdict) []ruleset.Rule {
 	for _, r := range rules {
 		if in := c.inline(r, f); len(in) == 1 && in[0].IsAny() {
-			return []ruleset.Rule{{Statements: []ruleset.Statement{verdict}, Comment: comment([]string{r.Address()})}}
+			return []ruleset.Rule{allowRule(verdict, []string{r.Address()})}
 		}
 	}
 
-	// The CIDRs that rules hold themselves, and the sets they share.
-	type piece struct {
-		flow.Range
-		from string
-	}
-	var pieces []piece
+	// The rules with the fewest CIDRs of their own are plain nft rules; those
+	// of the others are sets, as are lists and groups.
 	var sets []*peerSet
 	byName := map[string]*peerSet{}
 	addSet := func(s *peerSet, from string) {
@@ -111,65 +104,51 @@ func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Fa
 		byName[s.name] = &use
 		sets = append(sets, &use)
 	}
-	seen := map[flow.Range]bool{}
-	for _, r := range rules {
+	field := ruleset.Peer(f, d)
+	var out []ruleset.Rule
+	bySize := slices.Clone(rules)
+	slices.SortStableFunc(bySize, func(a, b *policies.Rule) int { return len(c.inline(a, f)) - len(c.inline(b, f)) })
+	for _, r := range bySize {
 		in := c.inline(r, f)
-		if len(in) >= minOwnSet {
+		if len(out)+len(in) <= maxInline {
+			for _, p := range in {
+				out = append(out, allowRule(verdict, []string{r.Address()}, matchRange(field, p)))
+			}
+		} else {
 			name := fmt.Sprintf("%s.%s.%s.%s", r.Group, r.Direction, r.ID, familySuffix(f))
 			addSet(&peerSet{name: shorten(name), comment: comment([]string{r.Address()}), ranges: in}, r.Address())
-		} else {
-			for _, p := range in {
-				if !seen[p] {
-					seen[p] = true
-					pieces = append(pieces, piece{p, r.Address()})
-				}
-			}
 		}
 		for _, s := range c.shared(r, f) {
 			addSet(s, r.Address())
 		}
 	}
 
-	// Too many sets: the smallest are merged with the rest.
-	slices.SortStableFunc(sets, func(a, b *peerSet) int { return len(b.ranges) - len(a.ranges) })
-	for len(sets) > maxSets {
-		s := sets[len(sets)-1]
-		sets = sets[:len(sets)-1]
-		for _, p := range s.ranges {
-			pieces = append(pieces, piece{p, s.from[0]})
+	// Too many sets: the smallest become one.
+	if len(sets) > maxSets {
+		slices.SortStableFunc(sets, func(a, b *peerSet) int { return len(b.ranges) - len(a.ranges) })
+		merged := peerSet{name: own}
+		for _, s := range sets[maxSets-1:] {
+			merged.ranges = append(merged.ranges, s.ranges...)
+			merged.from = append(merged.from, s.from...)
 		}
+		merged.ranges = flow.MergeRanges(merged.ranges)
+		slices.Sort(merged.from)
+		merged.comment = comment(slices.Compact(slices.Clone(merged.from)))
+		sets = append(sets[:maxSets-1], &merged)
 	}
 	slices.SortFunc(sets, func(a, b *peerSet) int { return compareNames(a.name, b.name) })
-
-	field := ruleset.Peer(f, d)
-	var out []ruleset.Rule
-	if len(pieces) <= maxInline {
-		for _, p := range pieces {
-			out = append(out, ruleset.Rule{
-				Statements: []ruleset.Statement{matchRange(field, p.Range), verdict},
-				Comment:    comment([]string{p.from}),
-			})
-		}
-	} else {
-		ranges := make([]flow.Range, len(pieces))
-		from := make([]string, len(pieces))
-		for i, p := range pieces {
-			ranges[i], from[i] = p.Range, p.from
-		}
-		slices.Sort(from)
-		s := peerSet{name: own, ranges: flow.MergeRanges(ranges), from: slices.Compact(from)}
-		s.comment = comment(s.from)
-		sets = append(sets, &s)
-	}
 	for _, s := range sets {
 		c.addAddressSet(s.name, s.comment, f, s.ranges)
 		slices.Sort(s.from)
-		out = append(out, ruleset.Rule{
-			Statements: []ruleset.Statement{ruleset.Lookup{Fields: []ruleset.Field{field}, Set: s.name}, verdict},
-			Comment:    comment(slices.Compact(s.from)),
-		})
+		out = append(out, allowRule(verdict, slices.Compact(s.from), lookup(s.name, field)))
 	}
 	return out
+}
+
+// allowRule returns the nft rule that lets packets through on behalf of policy
+// rules, and counts them.
+func allowRule(verdict ruleset.Verdict, from []string, match ...ruleset.Statement) ruleset.Rule {
+	return ruleset.Rule{Statements: append(match, ruleset.Counter{}, verdict), Comment: comment(from), From: from}
 }
 
 // matchRange asks for an address in a range, as a prefix where it is one.

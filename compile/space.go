@@ -43,7 +43,7 @@ func spanKey(t ruleset.Type, n uint16) string {
 func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 	all, part := whole(rules, s.last)
 	rest := c.peerRulesOrNone(all, s, s.name+"/rest")
-	if len(rest) == 1 && len(rest[0].Statements) == 1 {
+	if len(rest) == 1 && isUnconditional(rest[0]) {
 		return rest // anybody, whatever the key
 	}
 	if len(part) == 0 {
@@ -85,8 +85,12 @@ func (c *compiler) layerRules(s *keySpace, rules []keyedRule, otherwise ruleset.
 	}
 }
 
-// atomVerdict returns what happens to packets of one atom: allowed where
-// anybody may, else a leaf chain that looks at the peer.
+// isUnconditional reports whether the rule, made by allowRule, lets everybody
+// through.
+func isUnconditional(r ruleset.Rule) bool { return len(r.Statements) == 2 }
+
+// atomVerdict returns what happens to packets of one atom: a leaf chain that
+// looks at the peer, and counts.
 func (c *compiler) atomVerdict(s *keySpace, a atom[*policies.Rule], otherwise ruleset.Verdict) ruleset.Verdict {
 	if s.inner != nil {
 		if v, ok := s.inner(a, otherwise); ok {
@@ -101,14 +105,14 @@ func (c *compiler) atomVerdict(s *keySpace, a atom[*policies.Rule], otherwise ru
 			ids[i] = r.Group + "." + r.ID
 		}
 		addresses[i] = r.Address()
-		if isAny(r, s.family) {
-			return s.allowed
-		}
 	}
 	name := shorten(s.name + "." + strings.Join(ids, "/"))
 	if c.chains[name] == nil {
 		rules := c.peerRules(a.rules, s.direction, s.family, name, s.allowed)
-		c.addChain(&ruleset.Chain{Name: name, Comment: comment(addresses), Rules: append(rules, end(otherwise))})
+		if !isUnconditional(rules[0]) {
+			rules = append(rules, end(otherwise))
+		}
+		c.addChain(&ruleset.Chain{Name: name, Comment: comment(addresses), Rules: rules})
 	}
 	return ruleset.Verdict{Kind: ruleset.Goto, Chain: name}
 }

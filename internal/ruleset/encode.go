@@ -114,6 +114,8 @@ func (e *encoder) statement(s Statement) error {
 	case Update:
 		e.load(s.Fields)
 		e.add(&expr.Dynset{SrcRegKey: 1, SetName: s.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout})
+	case Counter:
+		e.add(&expr.Counter{})
 	case Limit:
 		unit, ok := limitUnits[s.Unit]
 		if !ok {

@@ -42,6 +42,9 @@ const (
 type Rule struct {
 	Statements []Statement
 	Comment    string
+	// From holds the policy addresses that the rule counts for, if it has a
+	// counter. The kernel never sees them; comments are too short for many.
+	From []string
 }
 
 // Set is a named set, or a verdict map if Map is set.

@@ -71,6 +71,9 @@ type Update struct {
 	Timeout time.Duration
 }
 
+// Counter counts packets and bytes. Its numbers are no part of the table.
+type Counter struct{}
+
 // Limit ends the rule for packets beyond a rate. Unit is a second, a minute, an
 // hour or a day.
 type Limit struct {
@@ -99,6 +102,7 @@ func (MatchEndsHere) statement() {}
 func (Lookup) statement()        {}
 func (VerdictMap) statement()    {}
 func (Update) statement()        {}
+func (Counter) statement()       {}
 func (Limit) statement()         {}
 func (Log) statement()           {}
 func (Notrack) statement()       {}

@@ -155,6 +155,8 @@ func statementText(s Statement) string {
 		return fieldsText(s.Fields) + " vmap @" + s.Map
 	case Update:
 		return fmt.Sprintf("update @%s { %s timeout %s }", s.Set, fieldsText(s.Fields), durationText(s.Timeout))
+	case Counter:
+		return "counter"
 	case Limit:
 		return fmt.Sprintf("limit rate %d/%s burst %d packets", s.Rate, limitUnits[s.Unit].text, s.Burst)
 	case Log:
