@@ -38,6 +38,17 @@ type operand struct {
 	text string
 	kind fieldKind
 	mask []byte
+	// constant is what an immediate put there, in the form of whatever it is
+	// used for.
+	constant []byte
+}
+
+// as returns the operand as a value of a kind.
+func (o operand) as(kind fieldKind) string {
+	if o.constant != nil {
+		return kind.text(o.constant)
+	}
+	return o.text
 }
 
 // decompiler translates one rule, expression by expression.
@@ -254,7 +265,7 @@ func (d *decompiler) immediate(a attributeMap) {
 			d.say(verdictText(code, chain))
 			return
 		}
-		d.values[a.register(unix.NFTA_IMMEDIATE_DREG)] = operand{text: fmt.Sprintf("0x%x", x.data)}
+		d.values[a.register(unix.NFTA_IMMEDIATE_DREG)] = operand{constant: x.data}
 	}
 }
 

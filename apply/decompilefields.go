@@ -143,7 +143,7 @@ func (d *decompiler) meta(a attributeMap) {
 		name = "meta " + name
 	}
 	if _, sets := a[unix.NFTA_META_SREG]; sets {
-		d.say(name + " set " + d.values[a.register(unix.NFTA_META_SREG)].text)
+		d.say(name + " set " + d.values[a.register(unix.NFTA_META_SREG)].as(field.kind))
 		return
 	}
 	d.load(a.register(unix.NFTA_META_DREG), operand{text: name, kind: field.kind})
@@ -170,7 +170,7 @@ func (d *decompiler) conntrack(a attributeMap) {
 		o.kind = nativeNumber
 	}
 	if _, sets := a[unix.NFTA_CT_SREG]; sets {
-		d.say(o.text + " set " + d.values[a.register(unix.NFTA_CT_SREG)].text)
+		d.say(o.text + " set " + d.values[a.register(unix.NFTA_CT_SREG)].as(o.kind))
 		return
 	}
 	d.load(a.register(unix.NFTA_CT_DREG), o)
@@ -216,7 +216,7 @@ func (d *decompiler) payload(a attributeMap) {
 		}
 	}
 	if _, sets := a[unix.NFTA_PAYLOAD_SREG]; sets {
-		d.say(o.text + " set " + d.values[a.register(unix.NFTA_PAYLOAD_SREG)].text)
+		d.say(o.text + " set " + d.values[a.register(unix.NFTA_PAYLOAD_SREG)].as(o.kind))
 		return
 	}
 	d.load(a.register(unix.NFTA_PAYLOAD_DREG), o)

@@ -289,7 +289,7 @@ func checkElements(s *ruleset.Set) error {
 		case len(e.First) != size || s.Interval && len(e.Last) != size:
 			return fmt.Errorf("element %d of set %s has a key of the wrong length: %d bytes are wanted", i+1, s.Name, size)
 		case s.Interval && e.Last < e.First:
-			return fmt.Errorf("element %s of set %s ends before it begins", s.ElementText(*e), s.Name)
+			return fmt.Errorf("element %d of set %s ends before it begins", i+1, s.Name)
 		case i > 0 && e.First <= last:
 			return fmt.Errorf("element %s of set %s is not above the one before it", s.ElementText(*e), s.Name)
 		case (e.Verdict != nil) != s.Map:

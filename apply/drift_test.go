@@ -25,7 +25,7 @@ func TestDriftIsSeenAndMended(t *testing.T) {
 		{"a rule with an anonymous verdict map", `add rule inet sgc web.ingress tcp dport vmap { 1 : accept, 2 : goto web.ingress.tcp4 }`,
 			[]string{`remove rule web.ingress: tcp dport vmap @__map`}},
 		{"a rule that sets a mark", `add rule inet sgc web.ingress meta mark set 0x1`,
-			[]string{`remove rule web.ingress: meta mark set 0x01000000`}},
+			[]string{`remove rule web.ingress: meta mark set 1`}},
 		{"a rule that only counts", `add rule inet sgc web.ingress counter`,
 			[]string{`remove rule web.ingress: counter`}},
 		{"a rule with a synproxy", `add chain inet sgc early { type filter hook input priority 0; }; add rule inet sgc early tcp dport 80 synproxy mss 1460 wscale 7`,
