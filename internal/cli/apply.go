@@ -170,7 +170,7 @@ func (h *host) commit(ctx context.Context, p *plan) error {
 
 // record returns the record of the plan once it is committed.
 func (p *plan) record() (*apply.Record, error) {
-	return newRecord(p.path, p.digest, enforced{Policy: p.policy, Conntrack: p.conntrack})
+	return newRecord(p.path, p.digest, enforced{Policy: p.policy, By: versionText(), Conntrack: p.conntrack})
 }
 
 // recordUnchanged writes down where the policy comes from when the kernel

@@ -13,8 +13,11 @@ func (p paint) wrap(code, s string) string {
 func (p paint) red(s string) string    { return p.wrap("31", s) }
 func (p paint) green(s string) string  { return p.wrap("32", s) }
 func (p paint) yellow(s string) string { return p.wrap("33", s) }
-func (p paint) bold(s string) string   { return p.wrap("1", s) }
-func (p paint) dim(s string) string    { return p.wrap("2", s) }
+
+// error colours the word that begins an error message.
+func (p paint) error(s string) string { return p.wrap("1;31", s) }
+func (p paint) bold(s string) string  { return p.wrap("1", s) }
+func (p paint) dim(s string) string   { return p.wrap("2", s) }
 
 // outPaint colours standard output, errPaint standard error.
 func (s *session) outPaint() paint { return paint{s.OutTerminal && s.colour()} }

@@ -144,6 +144,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 	if p.drift, err = findDrift(v); err != nil {
 		return nil, err
 	}
+	p.notes = append(p.notes, versionNote(v, p.drift)...)
 	return p, nil
 }
 
@@ -158,6 +159,14 @@ func findDrift(v *sight) ([]drifted, error) {
 		return nil, fmt.Errorf("compare the kernel's table with the record: %w", err)
 	}
 	return driftOf(delta), nil
+}
+
+// versionNote warns where drift may be nobody's deed.
+func versionNote(v *sight, drift []drifted) []string {
+	if len(drift) == 0 || v.snapshot.Table == nil || v.last.By == versionText() {
+		return nil
+	}
+	return []string{fmt.Sprintf("the policy was applied by sgc %s, and this is sgc %s: some of the drift may be a difference between the two", v.last.By, versionText())}
 }
 
 // existingDir opens the state directory for reading; it is nil where there is

@@ -87,18 +87,21 @@ func writeDrift(b *strings.Builder, paint paint, items []drifted, verbose bool) 
 // writeOperation prints one operation on the kernel's table.
 func writeOperation(b *strings.Builder, paint paint, c apply.Change) {
 	text := c.Kind.String() + " " + clean(c.Name)
-	switch c.Kind {
-	case apply.RuleKind, apply.ElementKind:
+	comment := c.Comment
+	switch {
+	case c.Kind == apply.RuleKind:
+		// The text of a rule holds its comment.
+		text, comment = text+": "+clean(c.Text), ""
+	case c.Kind == apply.ElementKind:
 		text += ": " + clean(c.Text)
-	case apply.ObjectKind:
-		text = clean(c.Text)
+	case c.Kind == apply.ObjectKind || c.Action == apply.Update:
+		text, comment = clean(c.Text), ""
 	}
 	if c.Was != "" {
 		text += ", was " + clean(c.Was)
 	}
-	// A rule's text holds its comment.
-	if c.Comment != "" && c.Kind != apply.RuleKind {
-		text += paint.dim("  # " + clean(c.Comment))
+	if comment != "" {
+		text += paint.dim("  # " + clean(comment))
 	}
 	fmt.Fprintf(b, "  %s %s\n", sign(paint, actionName(c.Action)), text)
 }

@@ -18,6 +18,9 @@ import (
 type enforced struct {
 	// Policy is nil in the record of a destroy.
 	Policy *policies.Policy `json:"policy"`
+	// By is the version of sgc that made the table. Another one may make
+	// another table of the same policy.
+	By string `json:"by,omitempty"`
 	// Conntrack says in which families other tables needed conntrack.
 	Conntrack map[flow.Family]string `json:"conntrack,omitempty"`
 }

@@ -93,6 +93,9 @@ func cellsOf(c policies.Change, verbose bool) []string {
 		return []string{c.Name, peersText(c, was.Peers, is.Peers, short), value}
 	}
 	what := column(func(x policies.Columns) string { return strings.TrimSpace(x.Protocol + " " + x.Ports) })
+	if was.Protocol == is.Protocol && was.Ports != "" && is.Ports != "" {
+		what = is.Protocol + " " + column(func(x policies.Columns) string { return x.Ports })
+	}
 	if verdict := column(func(x policies.Columns) string { return x.Verdict }); verdict != "" {
 		what = verdict + " " + what
 	}
@@ -164,7 +167,7 @@ func gainsAndLosses(c policies.Change, short func([]string) string) string {
 func fullList(values []string) string { return strings.Join(values, ", ") }
 
 func shortList(values []string) string {
-	const most, shown = 5, 3
+	const most, shown = 4, 3
 	if len(values) <= most {
 		return fullList(values)
 	}
@@ -192,7 +195,7 @@ func writeSections(b *strings.Builder, paint paint, sections []section) {
 
 // maxColumn is the width beyond which a cell no longer pushes the column after
 // it to the right in all other lines.
-const maxColumn = 60
+const maxColumn = 66
 
 func columnWidths(rows []row) []int {
 	var widths []int

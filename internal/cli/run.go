@@ -111,12 +111,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 
 // complain writes an error message for a person.
 func (s *session) complain(message string) {
-	fmt.Fprintf(s.Err, "%s %s\n", s.errPaint().bold(s.errPaint().red("Error:")), message)
-}
-
-// warn writes a warning for a person.
-func (s *session) warn(format string, args ...any) {
-	fmt.Fprintf(s.Err, "%s %s\n", s.errPaint().yellow("Warning:"), fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.Err, "%s %s\n", s.errPaint().error("Error:"), message)
 }
 
 // inform writes a line about what is going on to standard error.

@@ -34,11 +34,13 @@ type statusView struct {
 	Enforced      bool `json:"enforced"`
 	// Recorded is false where the kernel has a table but nobody wrote down
 	// which policy it stands for; the fields up to Groups are empty then.
-	Recorded   bool            `json:"recorded"`
-	Applied    *time.Time      `json:"applied,omitempty"`
-	Path       string          `json:"path,omitempty"`
-	Files      []string        `json:"files,omitempty"`
-	Digest     string          `json:"digest,omitempty"`
+	Recorded bool       `json:"recorded"`
+	Applied  *time.Time `json:"applied,omitempty"`
+	Path     string     `json:"path,omitempty"`
+	Files    []string   `json:"files,omitempty"`
+	Digest   string     `json:"digest,omitempty"`
+	// By is the version of sgc that applied the policy.
+	By         string          `json:"by,omitempty"`
 	Interfaces []interfaceView `json:"interfaces,omitempty"`
 	Groups     []groupView     `json:"security_groups,omitempty"`
 	Drift      []drifted       `json:"drift"`
@@ -125,6 +127,7 @@ func newStatus(found *sight) (*statusView, error) {
 	}
 	applied := found.record.Applied
 	v.Applied, v.Path, v.Files, v.Digest = &applied, found.record.Path, found.record.Files, found.record.Digest
+	v.By = found.last.By
 	for _, i := range found.last.Policy.Interfaces {
 		v.Interfaces = append(v.Interfaces, interfaceView{i.Name, i.Groups, i.ACL})
 	}
@@ -136,6 +139,7 @@ func newStatus(found *sight) (*statusView, error) {
 		return nil, err
 	}
 	v.Drift = append(v.Drift, drift...)
+	v.Notes = append(v.Notes, versionNote(found, drift)...)
 	return v, nil
 }
 

@@ -49,6 +49,14 @@ func (s *session) version() error {
 	return err
 }
 
+// versionText names the program that runs: release and commit.
+func versionText() string {
+	if r := revision(); r != "" {
+		return Version + " " + r
+	}
+	return Version
+}
+
 // revision returns the first twelve digits of the commit that the binary was
 // built from, with "+dirty" where the tree had changes, or "".
 func revision() string {
