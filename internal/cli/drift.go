@@ -70,6 +70,9 @@ func driftOf(delta *apply.Delta) []drifted {
 		switch {
 		case c.Kind == apply.TableKind && c.Action == apply.Add:
 			return []drifted{{newOperation(c), "the table inet sgc is gone: nothing is enforced (the host was started anew, or somebody deleted the table)"}}
+		case c.Kind == apply.TableKind:
+			// The table is made anew with all it holds.
+			return []drifted{{newOperation(c), describeDrift(c)}}
 		case c.Kind == apply.ChainKind && (c.Action == apply.Add || c.Action == apply.Remove):
 			whole[c.Name] = true
 		}
@@ -83,12 +86,20 @@ func driftOf(delta *apply.Delta) []drifted {
 	return out
 }
 
+// dormant is the flag of a table whose chains the kernel does not enter.
+const dormant = "dormant"
+
 // describeDrift says what was done to one object.
 func describeDrift(c apply.Change) string {
-	text, was := clean(c.Text), clean(c.Was)
+	// The declarations of tables, chains and sets begin with their names.
+	title := c.Kind.String() + " " + c.Name + "; "
+	text, was := clean(strings.TrimPrefix(c.Text, title)), clean(strings.TrimPrefix(c.Was, title))
 	switch c.Kind {
 	case apply.TableKind:
-		return "the settings of the table inet sgc were changed by hand"
+		if strings.Contains(was, dormant) {
+			return "the table inet sgc was put to sleep (flags dormant): nothing is enforced"
+		}
+		return fmt.Sprintf("the table inet sgc was changed by hand: %s, not %s", was, text)
 	case apply.RuleKind:
 		return describeRule(c, text, was)
 	case apply.ElementKind:
@@ -127,12 +138,13 @@ func describeRule(c apply.Change, text, was string) string {
 	case comment != "":
 		name = fmt.Sprintf("the rule %q", comment)
 	}
+	if c.Action == apply.Remove {
+		return fmt.Sprintf("a rule that no policy asks for: %s  (chain %s, added by hand)", text, c.Name)
+	}
 	text, was = withoutComment(text), withoutComment(was)
 	switch c.Action {
 	case apply.Add:
 		return fmt.Sprintf("%s is missing: %s  (chain %s)", name, text, c.Name)
-	case apply.Remove:
-		return fmt.Sprintf("a rule that no policy asks for: %s  (chain %s, added by hand)", text, c.Name)
 	case apply.Move:
 		return fmt.Sprintf("%s is out of its place: %s  (chain %s, moved by hand)", name, text, c.Name)
 	default:

@@ -96,18 +96,15 @@ func cellsOf(c policies.Change, verbose bool) []string {
 	if was.Protocol == is.Protocol && was.Ports != "" && is.Ports != "" {
 		what = is.Protocol + " " + column(func(x policies.Columns) string { return x.Ports })
 	}
-	if verdict := column(func(x policies.Columns) string { return x.Verdict }); verdict != "" {
-		what = verdict + " " + what
-	}
 	preposition := "from "
 	if was.Direction == "egress" || is.Direction == "egress" {
 		preposition = "to "
 	}
-	return []string{
-		c.Name, what,
-		preposition + peersText(c, was.Peers, is.Peers, short),
-		column(func(x policies.Columns) string { return x.Class }),
+	peers := preposition + peersText(c, was.Peers, is.Peers, short)
+	if verdict := column(func(x policies.Columns) string { return x.Verdict }); verdict != "" {
+		return []string{c.Name, verdict, what, peers}
 	}
+	return []string{c.Name, what, peers, column(func(x policies.Columns) string { return x.Class })}
 }
 
 // transition returns what a column holds, or "old → new" where that differs.
@@ -204,7 +201,8 @@ func columnWidths(rows []row) []int {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			if n := utf8.RuneCountInString(cell); n <= maxColumn {
+			// Nothing stands to the right of a line's last cell.
+			if n := utf8.RuneCountInString(cell); n <= maxColumn && i < len(r.cells)-1 {
 				widths[i] = max(widths[i], n)
 			}
 		}

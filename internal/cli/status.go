@@ -108,10 +108,13 @@ func (s *session) status(ctx context.Context) (err error) {
 	return s.showStatus(view)
 }
 
+// tableDormant is the kernel's flag of a table that is asleep.
+const tableDormant = 1
+
 func newStatus(found *sight) (*statusView, error) {
 	v := &statusView{
 		FormatVersion: formatVersion,
-		Enforced:      found.snapshot.Table != nil,
+		Enforced:      found.snapshot.Table != nil && found.snapshot.Table.Flags&tableDormant == 0,
 		Recorded:      found.last != nil,
 		Drift:         []drifted{},
 		Notes:         []string{},
@@ -147,7 +150,7 @@ func (s *session) showStatus(v *statusView) error {
 	p := s.outPaint()
 	var b strings.Builder
 	switch {
-	case !v.Enforced && !v.Recorded:
+	case v.Table == nil && !v.Recorded:
 		b.WriteString("Nothing is enforced.\n")
 	case !v.Recorded:
 		fmt.Fprintf(&b, "%s\n", p.yellow("A policy is enforced, but there is no record of which: the state directory "+s.StateDir+" does not know it."))
@@ -171,7 +174,7 @@ func (s *session) writeStatus(b *strings.Builder, v *statusView) {
 	if v.Enforced {
 		fmt.Fprintf(b, "%s since %s\n", p.green("Enforced"), when)
 	} else {
-		fmt.Fprintf(b, "%s The policy applied at %s is gone from the kernel; sgc apply brings it back.\n", p.red("Nothing is enforced."), when)
+		fmt.Fprintf(b, "%s The policy applied at %s is not at work (see drift); sgc apply brings it back.\n", p.red("Nothing is enforced."), when)
 	}
 	var rows [][2]string
 	rows = append(rows, [2]string{"policy", v.Path}, [2]string{"files", shortFiles(v.Path, v.Files)}, [2]string{"digest", v.Digest})
