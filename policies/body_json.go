@@ -10,12 +10,14 @@ import (
 // parseJSON reads a file of HCL's JSON syntax. JSON does not tell a block from
 // an attribute, so the schema does: a property that the schema knows as a type
 // of block is one, every other property is an attribute.
-func parseJSON(src []byte, filename string) (*body, hcl.Diagnostics) {
-	expr, diags := hcljson.ParseExpression(src, filename)
+//
+// text is the text of the file with blanks for lists.
+func parseJSON(text []byte, filename string, lists *bulk) (*body, hcl.Diagnostics) {
+	expr, diags := hcljson.ParseExpression(text, filename)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	c := jsonConverter{}
+	c := jsonConverter{lists: lists}
 	b := &body{}
 	c.fill(b, expr, rootSchema)
 	return b, append(diags, c.diags...)
@@ -25,7 +27,10 @@ func parseJSON(src []byte, filename string) (*body, hcl.Diagnostics) {
 // convention.
 const jsonComment = "//"
 
-type jsonConverter struct{ diags hcl.Diagnostics }
+type jsonConverter struct {
+	lists *bulk
+	diags hcl.Diagnostics
+}
 
 // fill adds the properties of one object, or of all objects of an array, to b.
 func (c *jsonConverter) fill(b *body, expr hcl.Expression, s *schema) {
@@ -56,7 +61,7 @@ func (c *jsonConverter) fill(b *body, expr hcl.Expression, s *schema) {
 					})
 					continue
 				}
-				b.attributes = append(b.attributes, &attribute{name: name, nameRange: rng, expr: p.Value})
+				b.attributes = append(b.attributes, &attribute{name: name, nameRange: rng, expr: c.lists.restoreJSON(p.Value)})
 			}
 		}
 	}

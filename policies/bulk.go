@@ -41,9 +41,13 @@ type literalList struct {
 // than 2 GiB.
 type span struct{ start, end int32 }
 
+// findBulk finds the lists of a file of either syntax.
 func findBulk(src *source) *bulk {
 	b := &bulk{src: src, lists: map[int]*literalList{}}
-	text := src.text
+	text, before := src.text, byte('=')
+	if src.isJSON() {
+		before = ':'
+	}
 	for at := 0; ; {
 		i := bytes.IndexByte(text[at:], '[')
 		if i < 0 {
@@ -51,11 +55,10 @@ func findBulk(src *source) *bulk {
 		}
 		start := at + i
 		at = start + 1
-		before := bytes.TrimRight(text[:start], " \t")
-		if len(before) == 0 || before[len(before)-1] != '=' {
+		if head := bytes.TrimRight(text[:start], " \t\r\n"); len(head) == 0 || head[len(head)-1] != before {
 			continue
 		}
-		if spans, end, ok := scanStrings(text, start+1); ok && len(spans) >= bulkElements {
+		if spans, end, ok := scanStrings(text, start+1, src.isJSON()); ok && len(spans) >= bulkElements {
 			b.lists[start] = &literalList{src: src, start: start, end: end, spans: spans}
 			at = end
 		}
@@ -64,14 +67,14 @@ func findBulk(src *source) *bulk {
 
 // scanStrings reads from behind an opening bracket to behind the closing one.
 // It is false if anything but plain strings, commas, blanks and line comments
-// stands between them.
-func scanStrings(text []byte, at int) (spans []span, end int, ok bool) {
+// stands between them. JSON has no comments and no comma at the end.
+func scanStrings(text []byte, at int, json bool) (spans []span, end int, ok bool) {
 	wantComma := false
 	for at < len(text) {
 		switch c := text[at]; {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			at++
-		case c == '#' || c == '/' && at+1 < len(text) && text[at+1] == '/':
+		case !json && (c == '#' || c == '/' && at+1 < len(text) && text[at+1] == '/'):
 			i := bytes.IndexByte(text[at:], '\n')
 			if i < 0 {
 				return nil, 0, false
@@ -80,7 +83,7 @@ func scanStrings(text []byte, at int) (spans []span, end int, ok bool) {
 		case c == ',' && wantComma:
 			wantComma = false
 			at++
-		case c == ']':
+		case c == ']' && (wantComma || !json):
 			return spans, at + 1, true
 		case c == '"' && !wantComma:
 			length, ok := plainString(text[at+1:])
@@ -126,6 +129,23 @@ func (b *bulk) blank() []byte {
 		}
 	}
 	return out
+}
+
+// restoreJSON is restore for the JSON syntax.
+func (b *bulk) restoreJSON(expr hcl.Expression) hcl.Expression {
+	if len(b.lists) == 0 {
+		return expr
+	}
+	at := expr.Range()
+	l := b.lists[at.Start.Byte]
+	if l == nil || l.end != at.End.Byte {
+		return expr
+	}
+	if list, diags := hcl.ExprList(expr); diags.HasErrors() || len(list) > 0 {
+		return expr
+	}
+	l.restored = true
+	return l
 }
 
 // restore returns the list that stands where the parser saw the empty list

@@ -31,7 +31,7 @@ func (l *loader) functions() map[string]function.Function {
 		"cidrnetmask":     cidrNetmaskFunc,
 		"cidrsubnet":      cidrSubnetFunc,
 		"cidrsubnets":     cidrSubnetsFunc,
-		"coalesce":        stdlib.CoalesceFunc,
+		"coalesce":        coalesceFunc,
 		"coalescelist":    stdlib.CoalesceListFunc,
 		"compact":         stdlib.CompactFunc,
 		"concat":          stdlib.ConcatFunc,
@@ -157,6 +157,35 @@ func everyFunc(all bool) function.Function {
 	})
 }
 
+// coalesceFunc returns the first argument that is neither null nor "".
+var coalesceFunc = function.New(&function.Spec{
+	VarParam: &function.Parameter{Name: "values", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true},
+	Type: func(args []value) (cty.Type, error) {
+		types := make([]cty.Type, len(args))
+		for i, v := range args {
+			types[i] = v.Type()
+		}
+		ty, _ := convert.UnifyUnsafe(types)
+		if ty == cty.NilType {
+			return cty.NilType, errors.New("all arguments must be of one type")
+		}
+		return ty, nil
+	},
+	Impl: func(args []value, ty cty.Type) (value, error) {
+		for i, v := range args {
+			v, err := convert.Convert(v, ty)
+			if err != nil {
+				return cty.NilVal, function.NewArgError(i, err)
+			}
+			if v.IsNull() || v.RawEquals(cty.StringVal("")) {
+				continue
+			}
+			return v, nil
+		}
+		return cty.NilVal, errors.New("every argument is null or empty")
+	},
+})
+
 // lengthFunc counts elements, or the characters of a string.
 var lengthFunc = function.New(&function.Spec{
 	Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true, AllowUnknown: true}},
@@ -185,7 +214,7 @@ var lengthFunc = function.New(&function.Spec{
 // lookupFunc is lookup(map, key) or lookup(map, key, default).
 var lookupFunc = function.New(&function.Spec{
 	Params:   []function.Parameter{{Name: "map", Type: cty.DynamicPseudoType}, {Name: "key", Type: cty.String}},
-	VarParam: &function.Parameter{Name: "default", Type: cty.DynamicPseudoType, AllowNull: true},
+	VarParam: &function.Parameter{Name: "default", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true},
 	Type: func(args []value) (cty.Type, error) {
 		v, err := lookup(args)
 		return v.Type(), err

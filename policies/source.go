@@ -110,11 +110,15 @@ func (s *source) parse() (*body, hcl.Diagnostics) {
 	if d := s.tooDeep(); d != nil {
 		return nil, hcl.Diagnostics{d}
 	}
-	if s.isJSON() {
-		return parseJSON(s.text, s.name)
-	}
 	for lists := findBulk(s); ; {
 		s.blanked = len(lists.lists) > 0
+		if s.isJSON() {
+			b, diags := parseJSON(lists.blank(), s.name, lists)
+			if b == nil || !lists.forget() {
+				return b, diags
+			}
+			continue
+		}
 		file, diags := hclsyntax.ParseConfig(lists.blank(), s.name, hcl.InitialPos)
 		if diags.HasErrors() {
 			return nil, firstFaults(diags)
