@@ -137,7 +137,25 @@ func (p *planner) pairChains() {
 			p.chains = append(p.chains, chainPlan{have: c})
 		}
 	}
-	slices.SortFunc(p.chains, func(a, b chainPlan) int { return cmp.Compare(a.name(), b.name()) })
+	// The kernel lists chains in the order in which they came: base chains first
+	// is how they are read, and how the text of a ruleset has them.
+	slices.SortFunc(p.chains, func(a, b chainPlan) int {
+		if a.base() != b.base() {
+			if a.base() {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.name(), b.name())
+	})
+}
+
+// base reports whether the chain is, or will be, a base chain.
+func (c chainPlan) base() bool {
+	if c.want != nil {
+		return c.want.Hook != nil
+	}
+	return c.have.Base != nil
 }
 
 func (c chainPlan) name() string {
