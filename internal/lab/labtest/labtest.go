@@ -3,18 +3,15 @@
 package labtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
 	"sgc/internal/lab"
 )
@@ -22,9 +19,6 @@ import (
 // RequireVariable names the environment variable that, set to 1, makes a test
 // fail that would otherwise be skipped for want of a kernel.
 const RequireVariable = "SGC_REQUIRE_KERNEL"
-
-// insideVariable marks the process that runs inside a user namespace.
-const insideVariable = "SGC_LABTEST_USER_NAMESPACE"
 
 // Main runs the tests of a package. A package whose tests need the kernel calls
 // it:
@@ -35,58 +29,22 @@ const insideVariable = "SGC_LABTEST_USER_NAMESPACE"
 // new user, network and mount namespaces. Where the system allows none, the
 // tests run all the same, and Require skips those that need the kernel.
 func Main(m *testing.M) int {
-	if os.Getenv(insideVariable) != "" || mayMakeNamespaces() {
+	environ := os.Environ()
+	if lab.InUserNamespace(environ) || lab.MayMakeNamespaces() {
 		return m.Run()
 	}
-	code, err := runInUserNamespace()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "labtest: no user namespace: %v\n", err)
+	code, err := lab.RunInUserNamespace(context.Background(), lab.Rerun{
+		Args: os.Args[1:], Env: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	switch {
+	case errors.Is(err, lab.ErrNoUserNamespace):
+		fmt.Fprintf(os.Stderr, "labtest: %v\n", err)
 		return m.Run()
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "labtest: %v\n", err)
+		return 1
 	}
 	return code
-}
-
-// mayMakeNamespaces reports whether the process has the rights that the lab
-// needs in its present user namespace.
-func mayMakeNamespaces() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return false
-	}
-	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
-	return data[0].Effective&needed == needed
-}
-
-// runInUserNamespace runs this test binary with its arguments as root of a new
-// user namespace. The error says that it could not be started.
-func runInUserNamespace() (code int, err error) {
-	// The death signal is sent when the starting thread ends.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode(), nil
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "labtest: the tests in the user namespace: %v\n", err)
-		return 1, nil
-	}
-	return 0, nil
 }
 
 // Require skips the test, or fails it if SGC_REQUIRE_KERNEL is 1, where the
