@@ -82,7 +82,7 @@ func (s *session) applySaved(ctx context.Context, o applyOptions) error {
 	return s.apply(ctx, o, o.Plan.inputs(s.Environ))
 }
 
-// attempts is how often apply looks at the kernel again when somebody else
+// attempts is how often a command looks at the kernel again when somebody else
 // changes it at the same time.
 const attempts = 5
 

@@ -35,37 +35,73 @@ const (
 	pendingNotCommitted
 )
 
-// look takes a snapshot of the kernel and reads the record. It changes
-// neither. dir is nil where there is no state directory.
-func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*sight, error) {
-	v := new(sight)
-	var applied, pending *apply.Record
-	if dir != nil {
-		var err error
-		if applied, err = dir.Applied(); err != nil {
-			return nil, err
-		}
-		if pending, err = dir.Pending(); err != nil {
-			return nil, err
-		}
+// records are what the state directory holds.
+type records struct{ applied, pending *apply.Record }
+
+// readRecords reads the state directory; dir is nil where there is none. The
+// pending record is read first: an apply that ends in between then shows as
+// pending and applied, and not as neither.
+func readRecords(dir *apply.Dir) (records, error) {
+	var r records
+	if dir == nil {
+		return r, nil
 	}
-	progress := s.progress("Reading the table from the kernel")
-	snapshot, err := k.Snapshot(ctx, progress.step)
-	progress.end()
+	var err error
+	if r.pending, err = dir.Pending(); err != nil {
+		return r, err
+	}
+	r.applied, err = dir.Applied()
+	return r, err
+}
+
+func (r records) same(other records) bool {
+	same := func(a, b *apply.Record) bool {
+		return a == b || a != nil && b != nil && a.Digest == b.Digest && a.Applied.Equal(b.Applied)
+	}
+	return same(r.applied, other.applied) && same(r.pending, other.pending)
+}
+
+// look takes a snapshot of the kernel and reads the record. It changes
+// neither. dir is nil where there is no state directory. It holds no lock: if
+// an apply ends at the same time, it looks again, so that the snapshot and the
+// record are of one moment.
+func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*sight, error) {
+	before, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
-	v.snapshot, v.record = snapshot, applied
-	if pending != nil {
-		committed, err := isCommitted(snapshot, applied, pending)
+	for attempt := 1; ; attempt++ {
+		progress := s.progress("Reading the table from the kernel")
+		snapshot, err := k.Snapshot(ctx, progress.step)
+		progress.end()
+		if err != nil {
+			return nil, err
+		}
+		after, err := readRecords(dir)
+		if err != nil {
+			return nil, err
+		}
+		if before.same(after) || attempt == attempts {
+			return newSight(snapshot, after)
+		}
+		before = after
+	}
+}
+
+// newSight finds out which record is that of the table in the kernel.
+func newSight(snapshot *apply.Snapshot, r records) (*sight, error) {
+	v := &sight{snapshot: snapshot, record: r.applied}
+	if r.pending != nil {
+		committed, err := isCommitted(snapshot, r.applied, r.pending)
 		if err != nil {
 			return nil, err
 		}
 		v.pending = pendingNotCommitted
 		if committed {
-			v.pending, v.record = pendingCommitted, pending
+			v.pending, v.record = pendingCommitted, r.pending
 		}
 	}
+	var err error
 	if v.last, err = read(v.record); err != nil {
 		return nil, err
 	}

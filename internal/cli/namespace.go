@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// netnsDir is where ip netns keeps named network namespaces.
-const netnsDir = "/run/netns"
+// netnsDirs is where ip netns keeps named network namespaces; the second is
+// most often the first under its old name.
+var netnsDirs = [2]string{"/run/netns", "/var/run/netns"}
 
 // stateDir returns where the record of what is enforced is kept. Each network
 // namespace has a record of its own: that of the host stands in the state
@@ -50,22 +51,22 @@ func identify(path string) (identity, error) {
 // host's. The argument is that of --netns: a name, a path, or "" for the
 // namespace of the process.
 func namespaceKey(netns string) (string, error) {
-	path := "/proc/self/ns/net"
+	paths := []string{"/proc/self/ns/net"}
 	switch {
 	case strings.Contains(netns, "/"):
-		path = netns
+		paths = []string{netns}
 	case netns != "":
-		path = filepath.Join(netnsDir, netns)
+		paths = []string{filepath.Join(netnsDirs[0], netns), filepath.Join(netnsDirs[1], netns)}
 	}
-	this, err := identify(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if !strings.Contains(netns, "/") {
-			return "", fmt.Errorf("there is no network namespace named %q in %s; ip netns list shows those there are", netns, netnsDir)
+	var this identity
+	var err error
+	for _, path := range paths {
+		if this, err = identify(path); err == nil {
+			break
 		}
-		return "", fmt.Errorf("there is no network namespace at %s", netns)
 	}
 	if err != nil {
-		return "", fmt.Errorf("open the network namespace %s: %w", netns, cause(err))
+		return "", fmt.Errorf("find the network namespace %q: %w", netns, cause(err))
 	}
 	// The first process of the host (or container) lives in the namespace
 	// that has no name. Where that one is hidden, the own one counts as such
@@ -74,15 +75,17 @@ func namespaceKey(netns string) (string, error) {
 	if hidden == nil && first == this {
 		return "", nil
 	}
-	names, err := os.ReadDir(netnsDir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("list the network namespaces: %w", err)
-	}
-	for _, entry := range names {
-		// A name whose namespace cannot be looked at is another's, or a stale
-		// mount point; it is not this one.
-		if named, err := identify(filepath.Join(netnsDir, entry.Name())); err == nil && named == this {
-			return entry.Name(), nil
+	for _, dir := range netnsDirs {
+		names, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("list the network namespaces: %w", err)
+		}
+		for _, entry := range names {
+			// A name whose namespace cannot be looked at is another's, or a
+			// stale mount point; it is not this one.
+			if named, err := identify(filepath.Join(dir, entry.Name())); err == nil && named == this {
+				return entry.Name(), nil
+			}
 		}
 	}
 	if hidden != nil {

@@ -148,6 +148,38 @@ func TestTwoAppliesAtOnce(t *testing.T) {
 	}
 }
 
+// Who reads while others apply sees one moment: never drift, never a table
+// without its record.
+func TestStatusDuringApplies(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web/web.hcl", webPolicy)
+	s.write("db/db.hcl", dbPolicy)
+	s.mustRun("apply", "--auto-approve", filepath.Join(s.dir, "db"))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 20 {
+			path := filepath.Join(s.dir, []string{"web", "db"}[i%2])
+			if r := s.sgc(context.Background(), nil, "apply", "--auto-approve", path); r.code != 0 {
+				t.Errorf("apply: %s", r.err)
+			}
+		}
+	}()
+	looks := 0
+	for {
+		select {
+		case <-done:
+			t.Logf("looked %d times", looks)
+			return
+		default:
+		}
+		looks++
+		if r := s.mustRun("status"); !strings.Contains(r.out, "drift\n  none\n") {
+			t.Errorf("status prints\n%s%s", r.out, r.err)
+		}
+	}
+}
+
 func TestInterrupt(t *testing.T) {
 	s := newStage(t, true)
 	s.write("web.hcl", webPolicy)
