@@ -106,23 +106,23 @@ func (d *diagnosticWriter) place(r hcl.Range, escape string) {
 	}
 	d.print(head + ":\n")
 	last := min(max(r.End.Line, r.Start.Line), r.Start.Line+mostLines-1, len(lines))
-	if first := lineText(file.Bytes, lines, max(1, min(r.Start.Line, len(lines)))); r.Start.Column > utf8.RuneCountInString(first) {
+	if first := lineText(file.Bytes, lines, max(1, min(r.Start.Line, len(lines)))); r.Start.Column > utf8.RuneCount(first) {
 		last = min(last, r.Start.Line) // the end of the line is the place
 	}
 	gutter := len(strconv.Itoa(last)) + 4
 	for n := max(r.Start.Line, 1); n <= last; n++ {
 		text := lineText(file.Bytes, lines, n)
-		from, to := 0, utf8.RuneCountInString(text)
+		from, to := 0, utf8.RuneCount(text)
 		if n == r.Start.Line {
 			from = min(max(r.Start.Column-1, 0), to)
 		} else {
-			from = to - utf8.RuneCountInString(strings.TrimLeft(text, " \t"))
+			from = to - utf8.RuneCount(bytes.TrimLeft(text, " \t"))
 		}
 		if n == r.End.Line {
 			to = min(max(r.End.Column-1, from), to)
 		}
-		text, from, to = excerpt(text, from, to, d.width-gutter-3)
-		d.print(d.paint(escDim, fmt.Sprintf("%*d |", gutter, n)) + " " + text + "\n")
+		shown, from, to := excerpt(text, from, to, d.width-gutter-3)
+		d.print(d.paint(escDim, fmt.Sprintf("%*d |", gutter, n)) + " " + shown + "\n")
 		d.print(d.paint(escDim, strings.Repeat(" ", gutter)+" |") + " " + strings.Repeat(" ", from) +
 			d.paint(escape, strings.Repeat("^", max(to-from, 1))) + "\n")
 	}
@@ -146,12 +146,12 @@ func (d *diagnosticWriter) linesOf(name string, text []byte) []int {
 }
 
 // lineText returns a line without its end.
-func lineText(text []byte, lines []int, n int) string {
+func lineText(text []byte, lines []int, n int) []byte {
 	start, end := lines[n-1], len(text)
 	if n < len(lines) {
 		end = lines[n]
 	}
-	return strings.TrimRight(string(text[start:end]), "\r\n")
+	return bytes.TrimRight(text[start:end], "\r\n")
 }
 
 // blockAt names the top-level block that a position stands in.
@@ -163,7 +163,7 @@ func blockAt(file *hcl.File, lines []int, pos hcl.Pos) string {
 	text := lineText(file.Bytes, lines, pos.Line)
 	offset := lines[pos.Line-1]
 	for range pos.Column - 1 {
-		_, n := utf8.DecodeRuneInString(text)
+		_, n := utf8.DecodeRune(text)
 		text, offset = text[n:], offset+n
 	}
 	return nav.ContextString(offset)
@@ -172,8 +172,23 @@ func blockAt(file *hcl.File, lines []int, pos hcl.Pos) string {
 // excerpt makes a line printable, one column a character, and cuts it to width
 // columns around the part that is marked, which is from column from to column
 // to.
-func excerpt(line string, from, to, width int) (string, int, int) {
-	runes := []rune(line)
+func excerpt(line []byte, from, to, width int) (string, int, int) {
+	if width < 20 {
+		width = 120 // no limit; but lines of JSON may be very long
+	}
+	// Of a very long line, only what may be shown is looked at.
+	const long = 4096
+	start := 0
+	if skip := from - width; len(line) > long && skip > 0 {
+		for range skip {
+			_, n := utf8.DecodeRune(line[start:])
+			start += n
+		}
+		from, to = from-skip, to-skip
+	}
+	cut := start > 0
+	runes := []rune(string(line[start:min(len(line), start+max(long, 8*width))]))
+	to = min(to, len(runes))
 	for i, c := range runes {
 		if c == '\t' {
 			runes[i] = ' '
@@ -181,24 +196,20 @@ func excerpt(line string, from, to, width int) (string, int, int) {
 			runes[i] = '\ufffd'
 		}
 	}
-	const ellipsis = "…"
-	if width < 20 {
-		width = 120 // no limit; but lines of JSON may be very long
-	}
-	if len(runes) <= width {
+	const ellipsis = '…'
+	if len(runes) <= width && !cut {
 		return string(runes), from, to
 	}
-	start := max(0, min(from-width/4, len(runes)-width))
-	end := min(len(runes), start+width)
-	to = min(to, end)
-	out := string(runes[start:end])
-	if start > 0 {
-		out = ellipsis + string(runes[start+1:end])
+	first := max(0, min(from-width/4, len(runes)-width))
+	last := min(len(runes), first+width)
+	to = min(to, last)
+	if first > 0 || cut {
+		runes[first] = ellipsis
 	}
-	if end < len(runes) {
-		out = string([]rune(out)[:end-start-1]) + ellipsis
+	if last < len(runes) {
+		runes[last-1] = ellipsis
 	}
-	return out, from - start, to - start
+	return string(runes[first:last]), from - first, to - first
 }
 
 // valuesOf lists the values of the names in the expression of a diagnostic,

@@ -101,7 +101,7 @@ func newLoader(in Inputs) *loader {
 		read:      map[string]bool{},
 		blocks:    map[string][]declared{},
 		variables: variables{blocks: map[string]*block{}, values: map[string]value{}, excused: map[string]bool{}},
-		locals:    locals{exprs: map[string]*attribute{}, values: map[string]value{}},
+		locals:    locals{exprs: map[string]*attribute{}, values: map[string]value{}, at: map[string]int{}},
 	}
 }
 

@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -13,8 +14,10 @@ type locals struct {
 	names  declarations
 	exprs  map[string]*attribute
 	values map[string]value
-	// path is the chain of locals that are being resolved.
+	// path is the chain of locals that are being resolved, and at the place of
+	// each in it.
 	path []string
+	at   map[string]int
 }
 
 func (l *loader) localNames() []string { return l.locals.names.sorted() }
@@ -37,8 +40,12 @@ func (l *loader) resolveLocal(name string) {
 	if !l.checkReferences(a.expr, l.ctx) {
 		return
 	}
+	l.locals.at[name] = len(l.locals.path)
 	l.locals.path = append(l.locals.path, name)
-	defer func() { l.locals.path = l.locals.path[:len(l.locals.path)-1] }()
+	defer func() {
+		l.locals.path = l.locals.path[:len(l.locals.path)-1]
+		delete(l.locals.at, name)
+	}()
 
 	needed := map[string]value{}
 	for _, t := range a.expr.Variables() {
@@ -64,10 +71,9 @@ func (l *loader) resolveLocal(name string) {
 
 // cycle returns the chain that leads from name back to it, or "".
 func (l *loader) cycle(name string) string {
-	for i, n := range l.locals.path {
-		if n == name {
-			return strings.Join(append(append([]string{}, l.locals.path[i:]...), name), " → ")
-		}
+	i, found := l.locals.at[name]
+	if !found {
+		return ""
 	}
-	return ""
+	return strings.Join(append(slices.Clone(l.locals.path[i:]), name), " → ")
 }

@@ -36,9 +36,11 @@ func (l *loader) review(p *Policy) {
 				fmt.Sprintf("%s has %d security groups; the cloud's quota is %d for an interface. That is no limit here.", i.Name, n, quotaGroups))
 		}
 	}
+	peers := map[string]bool{}
 	for _, g := range p.Groups {
 		for _, r := range g.Rules {
 			for _, name := range r.Groups {
+				peers[name] = true
 				if name != g.Name {
 					referenced[name] = true
 				}
@@ -60,6 +62,10 @@ func (l *loader) review(p *Policy) {
 		if !named && !slices.ContainsFunc(g.Rules, func(r *Rule) bool { return r.Direction == flow.Egress }) {
 			l.warnAt(at, "Group without egress rules", fmt.Sprintf(
 				"Group %q has no egress rules, so it lets nothing new out. The cloud console adds a rule that lets everything out; here, as in Terraform, it has to be written.", g.Name))
+		}
+		if peers[g.Name] && len(g.Members) == 0 {
+			l.warnAt(at, "Group without members", fmt.Sprintf(
+				"Rules refer to group %q, but it has no members, so they match nobody. A host cannot know the members of a group by itself: write members = [\"192.0.2.10\", …].", g.Name))
 		}
 		l.reviewQuota(g, lists, at)
 	}

@@ -30,15 +30,23 @@ func (l *loader) nameRules(rules []*ruleBlock) {
 		}
 		r.rule.ID = label
 	}
+	// used is the last number that was given behind a name.
+	var used [len(flow.Directions)]map[string]int
+	for i := range used {
+		used[i] = map[string]int{}
+	}
 	for _, r := range rules {
 		if r.rule.ID != "" {
 			continue
 		}
 		base := ruleName(r.rule)
 		id := base
-		for n := 2; taken[r.rule.Direction].has(id); n++ {
+		n := max(1, used[r.rule.Direction][base])
+		for taken[r.rule.Direction].has(id) {
+			n++
 			id = fmt.Sprintf("%s-%d", base, n)
 		}
+		used[r.rule.Direction][base] = n
 		l.declare(&taken[r.rule.Direction], "rule", id, r.in.header)
 		r.rule.ID = id
 	}
