@@ -23,7 +23,8 @@ var allowed = map[string][]string{
 	"internal/ruleset":     {"internal/flow"},
 	"internal/nftvm":       {"internal/ruleset", "internal/flow"},
 	"internal/corpus":      {"policies", "internal/flow"},
-	"internal/lab":         {"internal/flow"},
+	"internal/nflog":       {"internal/flow"},
+	"internal/lab":         {"internal/flow", "internal/nflog"},
 	"internal/lab/labtest": {"internal/lab", "internal/flow"},
 	"policies":             {"internal/flow"},
 	"compile":              {"policies", "internal/flow", "internal/ruleset"},
@@ -35,7 +36,7 @@ var allowed = map[string][]string{
 // doors are the libraries that only some packages may import.
 var doors = map[string][]string{
 	"github.com/google/nftables":   {"internal/ruleset", "internal/nftvm", "apply"},
-	"github.com/mdlayher/netlink":  {"apply", "conntrack"},
+	"github.com/mdlayher/netlink":  {"apply", "conntrack", "internal/nflog"},
 	"github.com/ti-mo/conntrack":   {"conntrack", "internal/lab"},
 	"github.com/hashicorp/hcl":     {"policies", "internal/cli"},
 	"github.com/zclconf/go-cty":    {"policies"},
