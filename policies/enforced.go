@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -13,11 +14,14 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 	var out hcl.Diagnostics
 	refuse := func(at Pos, what, without string) {
 		start := hcl.Pos{Line: at.Line, Column: at.Column}
+		// A policy knows where a block begins; its type is the first word there.
+		end := start
+		end.Column += len(what[strings.LastIndexByte(what, '.')+1:])
 		out = append(out, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
 			Summary:  "Not enforced yet",
 			Detail:   fmt.Sprintf("This version of sgc reads %s but does not enforce it. %s", what, without),
-			Subject:  &hcl.Range{Filename: at.File, Start: start, End: start},
+			Subject:  &hcl.Range{Filename: at.File, Start: start, End: end},
 		})
 	}
 	for _, a := range p.ACLs {
@@ -28,7 +32,7 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 			refuse(t.Pos, "always_track", "Remove the block.")
 		}
 		if i.Timeouts != nil {
-			refuse(i.Pos, "connection_tracking", "Remove the block from the interface; the defaults of the kernel hold.")
+			refuse(i.Pos, "connection_tracking", "Remove the block from this interface; the defaults of the kernel hold.")
 		}
 		if i.Log != nil {
 			refuse(i.Log.Pos, "log_denied", "Remove the block.")
