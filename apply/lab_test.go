@@ -70,16 +70,21 @@ func (l *lab) run(stdin string, name string, args ...string) (string, error) {
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := onThread(func() error {
+	err := l.start(cmd)
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), err
+}
+
+// start runs a prepared command in the namespace.
+func (l *lab) start(cmd *exec.Cmd) error {
+	return onThread(func() error {
 		if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return err
 		}
 		return cmd.Run()
 	})
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, errs.String())
-	}
-	return out.String(), err
 }
 
 // nft runs a script with the nft tool, which stands for everybody else who
