@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"slices"
 	"testing"
 
 	"sgc/internal/flow"
@@ -228,6 +229,26 @@ func TestICMPErrors(t *testing.T) {
 		{"and so does one about an untracked flow", invalid(quoting(web6, icmp(flow.Ingress, "2001:db8:98::1", 2, 0))), policies.None, "", "", ""},
 		{"which it may have", invalid(quoting(web6, icmp(flow.Ingress, router6, 2, 0))), policies.Stateless, "quench", "", ""},
 	})
+}
+
+// TestICMPFlows: the types that conntrack makes an entry for are tracked, all
+// others pass as themselves.
+func TestICMPFlows(t *testing.T) {
+	judge := policies.NewJudge(attached(group("ping",
+		ping(flow.Ingress, "icmp", flow.ICMP, -1, -1, "0.0.0.0/0"), ping(flow.Ingress, "icmpv6", flow.ICMPv6, -1, -1, "::/0"))))
+	tracked := map[flow.Family][]uint8{flow.IPv4: {8, 13, 15, 17}, flow.IPv6: {128, 139}}
+	for peer, opens := range map[string][]uint8{"198.51.100.7": tracked[flow.IPv4], "2001:db8:7::7": tracked[flow.IPv6]} {
+		for n := range 256 {
+			p := icmp(flow.Ingress, peer, uint8(n), 0)
+			want := policies.Stateless
+			if slices.Contains(opens, uint8(n)) {
+				want = policies.Tracked
+			}
+			if got := judge.Decide(&p); got.Class != want {
+				t.Errorf("%s is %s, want %s", &p, got.Class, want)
+			}
+		}
+	}
 }
 
 func TestNeverFiltered(t *testing.T) {
