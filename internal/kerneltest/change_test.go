@@ -123,6 +123,7 @@ func TestReplacedPoliciesMeetOnlyWithinACommit(t *testing.T) {
 
 // change asks about packets while two policies take turns.
 type change struct {
+	stand   *lab.Stand
 	kernel  *apply.Kernel
 	tables  [2]*ruleset.Table
 	judge   *lab.Judge
@@ -142,7 +143,7 @@ type wrongAnswer struct {
 func newChange(t *testing.T, texts [2]string) *change {
 	t.Helper()
 	s := labtest.Stand(t, standLocal, "eth0")
-	c := &change{kernel: openKernel(t, s.Host)}
+	c := &change{stand: s, kernel: openKernel(t, s.Host)}
 	for i, text := range texts {
 		c.tables[i] = compile.Compile(load(t, text), compile.Environment{})
 	}
