@@ -2,7 +2,6 @@ package compile_test
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -196,9 +195,5 @@ func ruleOf(d policies.Decision) string {
 }
 
 func describe(p *policies.Policy, env compile.Environment) string {
-	text, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		text = []byte(err.Error())
-	}
-	return fmt.Sprintf("environment: %v\npolicy: %s", env.Conntrack, text)
+	return fmt.Sprintf("environment: %v\npolicy:\n%s", env.Conntrack, corpus.HCL(p))
 }

@@ -88,9 +88,7 @@ func Policy(r *rand.Rand, o Options) *policies.Policy {
 	for _, name := range slices.Sorted(slices.Values(chosen)) {
 		i := &policies.Interface{Name: name, Groups: g.some(names), NotrackOff: g.chance(15), ACL: pick(r, acls)}
 		if o.AlwaysTrack && g.chance(50) {
-			for _, id := range g.some([]string{"balancers", "gateways"}) {
-				i.AlwaysTrack = append(i.AlwaysTrack, &policies.AlwaysTrack{ID: id, Prefixes: g.prefixes(1 + r.IntN(3))})
-			}
+			i.AlwaysTrack = g.alwaysTrack()
 		}
 		if o.Logs && g.chance(50) {
 			i.Log = g.log()
@@ -131,6 +129,23 @@ func (g generator) host() policies.Host {
 	return h
 }
 
+// alwaysTrack makes blocks without a prefix in common, which is an error of the
+// language; prefixes of one may hold those of another.
+func (g generator) alwaysTrack() []*policies.AlwaysTrack {
+	var blocks []*policies.AlwaysTrack
+	known := map[netip.Prefix]bool{}
+	for _, id := range g.some([]string{"balancers", "gateways"}) {
+		list := slices.DeleteFunc(g.prefixes(1+g.IntN(3)), func(p netip.Prefix) bool { return known[p] })
+		for _, p := range list {
+			known[p] = true
+		}
+		if len(list) > 0 {
+			blocks = append(blocks, &policies.AlwaysTrack{ID: id, Prefixes: list})
+		}
+	}
+	return blocks
+}
+
 func (g generator) log() *policies.LogDenied {
 	l := &policies.LogDenied{
 		Rate: 1 + g.IntN(100), Burst: 1 + g.IntN(20),
@@ -149,25 +164,24 @@ func (g generator) group(name string, groups, lists []string) *policies.Group {
 		out.Members = g.prefixes(1 + g.IntN(3))
 	}
 	seen := map[string]bool{}
-	for n := range g.IntN(9) {
-		r := g.rule(groups, lists)
+	add := func(id string, r *policies.Rule) {
 		r.Group = name
 		// The same rule twice in a group is an error of the language.
-		r.ID = ""
-		same := fmt.Sprintf("%+v", *r)
-		if seen[same] {
-			continue
+		if same := fmt.Sprintf("%+v", *r); !seen[same] {
+			seen[same] = true
+			r.ID = id
+			out.Rules = append(out.Rules, r)
 		}
-		seen[same] = true
-		r.ID = pick(g.Rand, []string{"r", "rule-", "a_"}) + fmt.Sprint(n)
-		out.Rules = append(out.Rules, r)
+	}
+	for n := range g.IntN(9) {
+		add(pick(g.Rand, []string{"r", "rule-", "a_"})+fmt.Sprint(n), g.rule(groups, lists))
 	}
 	// Families are open or closed as a whole so rarely by chance that some
 	// policies get the rule that nearly everybody has.
 	if g.chance(50) {
-		out.Rules = append(out.Rules, g.anyRule(name, flow.Egress))
+		add("any", g.anyRule(flow.Egress))
 	} else if g.chance(25) {
-		out.Rules = append(out.Rules, g.anyRule(name, flow.Ingress))
+		add("any", g.anyRule(flow.Ingress))
 	}
 	slices.SortFunc(out.Rules, func(a, b *policies.Rule) int {
 		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.ID, b.ID))
@@ -176,8 +190,8 @@ func (g generator) group(name string, groups, lists []string) *policies.Group {
 }
 
 // anyRule makes a rule with the literal any-address and all ports.
-func (g generator) anyRule(group string, d flow.Direction) *policies.Rule {
-	r := &policies.Rule{Group: group, Direction: d, ID: "any"}
+func (g generator) anyRule(d flow.Direction) *policies.Rule {
+	r := &policies.Rule{Direction: d}
 	switch g.IntN(3) {
 	case 0:
 		r.AllProtocols = true
