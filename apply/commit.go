@@ -54,13 +54,6 @@ func (e *RefusedError) Unwrap() []error {
 	return errs
 }
 
-// The messages that begin and end a transaction, and their sizes in bytes.
-// They have sequence numbers 0 and the number of operations + 1.
-const (
-	beginSize = headerSize + nfgenmsgSize + attributeSize + 4
-	endSize   = headerSize + nfgenmsgSize
-)
-
 // Commit sends the delta as one transaction that the kernel takes only if
 // nobody changed nf_tables since the delta's snapshot (else ErrChanged), and
 // either does as a whole or not at all (else a *RefusedError). An empty delta
@@ -78,7 +71,7 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 		return err
 	}
 	defer c.close() // the kernel has answered, or the error says that it has not
-	batch := d.batch()
+	batch := d.batch.buf
 	if err := c.reserve(len(batch)); err != nil {
 		return fmt.Errorf("commit a transaction of %d bytes: %w", len(batch), err)
 	}
@@ -87,23 +80,6 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(batch), explain(err))
 	}
 	return c.outcome(d)
-}
-
-// batch returns the whole transaction. The last operation asks for an
-// acknowledgement; the messages around them are never acknowledged by kernels
-// before 6.10.
-func (d *Delta) batch() []byte {
-	var m message
-	m.buf = make([]byte, 0, d.Bytes())
-	m.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
-	m.u32(unix.NFNL_BATCH_GENID, d.generation)
-	m.finish()
-	last := len(m.buf) + d.operations[len(d.operations)-1].start
-	m.buf = append(m.buf, d.body.buf...)
-	setFlag(m.buf[last:], unix.NLM_F_ACK)
-	m.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(d.operations)+1))
-	m.finish()
-	return m.buf
 }
 
 // reserve makes the socket's buffers large enough for a batch of n bytes and
@@ -198,8 +174,8 @@ func (d *Delta) refusal(sequence uint32, e *kernelError) Refusal {
 	}
 	o := d.operations[sequence-1]
 	object := o.String()
-	if o.kind == ElementKind && e.offset != 0 && o.start+int(e.offset) < len(d.body.buf) {
-		if key := elementKey(d.body.buf[o.start+int(e.offset):]); len(key) == o.set.KeySize() {
+	if o.kind == ElementKind && e.offset != 0 && o.start+int(e.offset) < len(d.batch.buf) {
+		if key := elementKey(d.batch.buf[o.start+int(e.offset):]); len(key) == o.set.KeySize() {
 			object = fmt.Sprintf("%s element %s of set %s", o.action, keyText(o.set, key), o.name)
 		}
 	}

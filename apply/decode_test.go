@@ -190,7 +190,7 @@ func TestTornAndHugeElementMessages(t *testing.T) {
 		t.Fatalf("%d messages", len(p.delta.operations))
 	}
 	r := newElementReader(&Set{keyLen: 4, flags: unix.NFT_SET_INTERVAL})
-	b := p.delta.body.buf
+	b := p.delta.batch.buf
 	for len(b) > 0 {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length > 65_000 {
@@ -226,7 +226,7 @@ func FuzzDecode(f *testing.F) {
 	if err := p.plan(); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.delta.body.buf)
+	f.Add(p.delta.batch.buf)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _, _ = canonical(b)
 		_ = Rule{expressions: b}.Text()

@@ -89,8 +89,8 @@ type Change struct {
 type Delta struct {
 	generation uint32
 	operations []operation
-	// body holds the messages of the operations, one after the other.
-	body    message
+	// batch is the whole transaction; empty if there is nothing to do.
+	batch   message
 	changes []change
 }
 
@@ -111,7 +111,7 @@ type operation struct {
 	// if it is added and before if it is removed; 0 if it means nothing.
 	number  int
 	comment string
-	// start is where the message begins in the body.
+	// start is where the message begins in the batch.
 	start int
 	// set describes the keys of elements.
 	set *ruleset.Set
@@ -147,18 +147,13 @@ func (d *Delta) Messages() int {
 }
 
 // Bytes returns the size of the transaction; 0 if it is empty.
-func (d *Delta) Bytes() int {
-	if d.Empty() {
-		return 0
-	}
-	return len(d.body.buf) + beginSize + endSize
-}
+func (d *Delta) Bytes() int { return len(d.batch.buf) }
 
 // Digest returns a name for what the transaction does to which objects. It
 // does not depend on the generation: two deltas with equal digests do the same
 // to the same table, however often other tables changed in between.
 func (d *Delta) Digest() string {
-	sum := sha256.Sum256(d.body.buf)
+	sum := sha256.Sum256(d.batch.buf[min(beginSize, len(d.batch.buf)):])
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 

@@ -25,10 +25,12 @@ func Diff(have *Snapshot, want *ruleset.Table) (*Delta, error) {
 	if p.have != nil && p.have.Flags&tableOwned != 0 && p.have.Owner != 0 {
 		return nil, fmt.Errorf("table inet %s belongs to another process (netlink port %d), which alone may change it", tableName, p.have.Owner)
 	}
+	d.open()
 	if want == nil {
 		if p.have != nil {
 			p.dropTable()
 		}
+		d.close()
 		return d, nil
 	}
 	if want.Name != tableName {
@@ -111,6 +113,7 @@ func (p *planner) plan() error {
 	}
 	p.report()
 	p.emit()
+	p.delta.close()
 	return nil
 }
 

@@ -143,8 +143,10 @@ type elementReader struct {
 	table    []verdict
 	index    map[verdict]uint32
 	catchAll int
-	// chain is the last name of a chain that was decoded.
+	// chain is the last name of a chain that was decoded, and last the index
+	// of the last verdict that was looked up: neighbours often have the same.
 	chain string
+	last  uint32
 }
 
 func newElementReader(s *Set) *elementReader {
@@ -248,7 +250,6 @@ func (r *elementReader) data(v *verdict, b []byte) error {
 			case unix.NFTA_VERDICT_CODE:
 				v.code = int32(d.u32())
 			case unix.NFTA_VERDICT_CHAIN:
-				// Neighbours often go to the same chain: one string serves them.
 				if name := cutNUL(d.data); string(name) != r.chain {
 					r.chain = string(name)
 				}
@@ -263,12 +264,16 @@ func (r *elementReader) data(v *verdict, b []byte) error {
 }
 
 func (r *elementReader) intern(v verdict) uint32 {
-	if i, ok := r.index[v]; ok {
-		return i
+	if int(r.last) < len(r.table) && r.table[r.last] == v {
+		return r.last
 	}
-	i := uint32(len(r.table))
-	r.table = append(r.table, v)
-	r.index[v] = i
+	i, ok := r.index[v]
+	if !ok {
+		i = uint32(len(r.table))
+		r.table = append(r.table, v)
+		r.index[v] = i
+	}
+	r.last = i
 	return i
 }
 

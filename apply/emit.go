@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,48 @@ const maxElements = 60_000
 // Flags of messages that add something that is not there.
 const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
+// beginSize is the length of the message that begins a transaction.
+const beginSize = headerSize + nfgenmsgSize + attributeSize + 4
+
+// open begins the transaction. It and the message that ends it have the
+// sequence numbers before the first and after the last operation's.
+func (d *Delta) open() {
+	d.batch.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
+	d.batch.u32(unix.NFNL_BATCH_GENID, d.generation)
+	d.batch.finish()
+}
+
+// close ends the transaction, or drops it if it does nothing. The last
+// operation asks for an acknowledgement: kernels before 6.10 never acknowledge
+// the message at the end.
+func (d *Delta) close() {
+	if d.Empty() {
+		d.batch = message{}
+		return
+	}
+	last := d.operations[len(d.operations)-1]
+	setFlag(d.batch.buf[last.start:], unix.NLM_F_ACK)
+	d.batch.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(d.operations)+1))
+	d.batch.finish()
+}
+
+// reserve makes room in the batch for the elements that are to be added, the
+// bulk of a first apply.
+func (p *planner) reserve() {
+	n := 0
+	for _, s := range p.sets {
+		if s.elements == nil {
+			continue
+		}
+		each := elementSize(s.want, verdict{})
+		n += each * (len(s.elements.added) + len(s.elements.removed))
+	}
+	p.delta.batch.buf = slices.Grow(p.delta.batch.buf, n+n/64)
+}
+
 // emit writes the messages in an order in which the kernel takes them.
 func (p *planner) emit() {
+	p.reserve()
 	for _, c := range p.chains {
 		p.deleteRules(c)
 	}
@@ -72,15 +113,15 @@ func (p *planner) emit() {
 	}
 }
 
-func (p *planner) message() *message { return &p.delta.body }
+func (p *planner) message() *message { return &p.delta.batch }
 
 // begin starts the message of an operation. Its sequence number is that of the
 // operation, counted from 1, so that an error can be traced to it.
 func (p *planner) begin(typ, flags int, o operation) {
 	d := p.delta
-	o.start = len(d.body.buf)
+	o.start = len(d.batch.buf)
 	d.operations = append(d.operations, o)
-	d.body.begin(typ, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, uint32(len(d.operations)))
+	d.batch.begin(typ, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, uint32(len(d.operations)))
 }
 
 // dropTable plans for no table at all.

@@ -97,8 +97,7 @@ func (w *elementWriter) close() {
 
 // element appends a key or a range. Deletions need no verdict.
 func (w *elementWriter) element(first, last string, v verdict) {
-	size := 2*(3*attributeSize+align4(len(first))+8) + 3*attributeSize + 8 + align4(len(v.chain)+1)
-	m := w.room(size)
+	m := w.room(elementSize(w.op.set, v))
 	w.key(m, first, v, false)
 	if !w.op.set.Interval {
 		return
@@ -107,6 +106,19 @@ func (w *elementWriter) element(first, last string, v verdict) {
 	if increment(w.end) {
 		w.key(m, string(w.end), verdict{}, true)
 	}
+}
+
+// elementSize is the most that an element of a set takes, in bytes.
+func elementSize(s *ruleset.Set, v verdict) int {
+	key := 3*attributeSize + align4(s.KeySize())
+	n := key
+	if s.Interval {
+		n += key + attributeSize + 4
+	}
+	if s.Map {
+		n += 4*attributeSize + 4 + align4(len(v.chain)+1)
+	}
+	return n
 }
 
 // key appends one element of the kernel's.

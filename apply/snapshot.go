@@ -37,13 +37,22 @@ const (
 // latter is an estimate until the last call, in which both are equal. A call
 // with a smaller done than the one before means that the reading began again.
 func (k *Kernel) Snapshot(ctx context.Context, progress func(done, total int)) (*Snapshot, error) {
+	return k.SnapshotKnowing(ctx, progress, Known{})
+}
+
+// SnapshotKnowing is Snapshot for somebody who remembers what was committed
+// last. If nothing changed since then, by the identity, the elements of sets
+// are taken from memory and not from the kernel; everything else is read all
+// the same. The kernel needs about a second for 100,000 ranges, and a hundred
+// times as long for ten times as many.
+func (k *Kernel) SnapshotKnowing(ctx context.Context, progress func(done, total int), known Known) (*Snapshot, error) {
 	c, err := k.dial()
 	if err != nil {
 		return nil, err
 	}
 	defer c.close() // nothing was written: there is nothing to lose
 	for attempt := 1; ; attempt++ {
-		r := reader{conn: c, ctx: ctx, progress: progress}
+		r := reader{conn: c, ctx: ctx, progress: progress, known: known}
 		s, err := r.snapshot()
 		if err == nil {
 			s.Foreign, err = k.addLegacy(r.foreign)
@@ -69,12 +78,23 @@ type reader struct {
 	total    int
 	reported int
 	foreign  foreignReasons
+	// known holds no table if it is not what the kernel holds now.
+	known Known
 }
 
 func (r *reader) snapshot() (*Snapshot, error) {
 	generation, err := r.conn.generation(r.ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.known.Identity != "" {
+		id, err := r.conn.identity(generation)
+		if err != nil {
+			return nil, err
+		}
+		if id != r.known.Identity {
+			r.known = Known{}
+		}
 	}
 	own, others, err := r.tables()
 	if err != nil {
@@ -231,6 +251,13 @@ func (r *reader) elements(t *Table, s *Set) error {
 	}
 	if s.flags&unix.NFT_SET_EVAL != 0 {
 		return nil
+	}
+	if r.known.Identity != "" {
+		if e, ok := knownElements(r.known.Table, s); ok {
+			s.elements = e
+			r.report(e.len())
+			return nil
+		}
 	}
 	list := newElementReader(s)
 	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,

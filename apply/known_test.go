@@ -1,0 +1,77 @@
+package apply
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+func TestKnownContentsAreNotReadAgain(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l := newLab(t)
+	want := largeTable(30_000)
+	d := l.apply(want)
+	generation, err := l.kernel.Generation(ctx)
+	if err != nil || generation != d.After() {
+		t.Fatalf("the generation is %d, and was to be %d: %v", generation, d.After(), err)
+	}
+	id, err := l.kernel.Identity(d.After())
+	if err != nil || id == "" {
+		t.Fatalf("identity %q: %v", id, err)
+	}
+	look := func(known Known) (*Delta, time.Duration) {
+		start := time.Now()
+		s, err := l.kernel.SnapshotKnowing(ctx, nil, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(start)
+		d, err := Diff(s, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, took
+	}
+	known := Known{Identity: id, Table: want}
+	d, quick := look(known)
+	_, slow := look(Known{})
+	if !d.Empty() || quick > slow {
+		t.Errorf("took %s instead of %s, and differs:\n%s", quick, slow, changesText(d))
+	}
+	// Memory that is wrong shows that it is used at all.
+	if d, _ := look(Known{Identity: id, Table: largeTable(29_999)}); d.Empty() {
+		t.Error("the elements were read although they were known")
+	}
+	// Somebody else's change, in our table or not, makes it worth nothing.
+	l.nft(`add element inet sgc exempt.ipv4 { 192.0.2.1 }`)
+	if d, _ := look(known); d.Messages() != 3 {
+		t.Errorf("an element added by hand is not seen:\n%s", changesText(d))
+	}
+	l.nft(`delete element inet sgc exempt.ipv4 { 192.0.2.1 }`)
+	if d, _ := look(Known{Identity: id, Table: largeTable(29_999)}); !d.Empty() {
+		t.Error("memory of an earlier generation was used")
+	}
+	// Another namespace is another identity, even at the same generation.
+	other := newLab(t)
+	otherID, err := other.kernel.Identity(generation)
+	if err != nil || otherID == id {
+		t.Errorf("two namespaces are both %q: %v", id, err)
+	}
+}
+
+func TestGenerationAfterNothing(t *testing.T) {
+	t.Parallel()
+	d := &Delta{generation: 7}
+	if d.After() != 7 {
+		t.Errorf("after nothing: %d", d.After())
+	}
+	d.operations = make([]operation, 1)
+	if d.After() != 8 {
+		t.Errorf("after something: %d", d.After())
+	}
+	d.generation = 1<<32 - 1
+	if d.After() != 1 {
+		t.Errorf("after the last number: %d", d.After())
+	}
+}
