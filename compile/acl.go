@@ -26,6 +26,17 @@ func jumpACL(acl *policies.ACL, d flow.Direction, proto string) ruleset.Rule {
 	}
 }
 
+// addACLs adds the chains of all ACLs that are attached, for one direction.
+func (c *compiler) addACLs(profiles []*profile, d flow.Direction) {
+	added := map[*policies.ACL]bool{}
+	for _, p := range profiles {
+		if p.acl != nil && !added[p.acl] {
+			added[p.acl] = true
+			c.addACL(p.acl, d)
+		}
+	}
+}
+
 // addACL adds the chains of an ACL for one direction.
 func (c *compiler) addACL(acl *policies.ACL, d flow.Direction) {
 	for _, f := range flow.Families {

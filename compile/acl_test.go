@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,12 @@ func TestHiddenEntriesAreLeftOutAndNamed(t *testing.T) {
 	var got []string
 	for _, n := range notes {
 		got = append(got, n.Text)
+		if n.Hidden == nil || n.By == nil || n.Hidden.Number <= n.By.Number {
+			t.Errorf("%s: entry %v by %v", n.Text, n.Hidden, n.By)
+		}
+	}
+	if alone := Notes(p); !slices.Equal(alone, notes) {
+		t.Errorf("Notes says %v", alone)
 	}
 	want := []string{
 		"network_acl.edge.ingress.110 never decides anything: network_acl.edge.ingress.100 (:0:0) comes first and matches everything that it matches",
@@ -130,8 +137,11 @@ func TestTangledEntriesAreWalkedInOrderAndSaid(t *testing.T) {
 		entries = append(entries, e)
 	}
 	table, notes := CompileWithNotes(aclPolicy(entries...), Environment{})
-	if len(notes) != 1 || !strings.Contains(notes[0].Text, "walk them in order") {
+	if len(notes) != 1 || !strings.Contains(notes[0].Text, "walk them in order") || notes[0].Hidden != nil {
 		t.Errorf("notes: %v", notes)
+	}
+	if alone := Notes(aclPolicy(entries...)); !slices.Equal(alone, notes) {
+		t.Errorf("Notes says %v", alone)
 	}
 	if got := len(chain(t, table, "network_acl.edge.ingress.tcp4")); got < 3000 {
 		t.Errorf("the chain has %d rules", got)

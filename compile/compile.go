@@ -38,6 +38,27 @@ func Compile(p *policies.Policy, env Environment) *ruleset.Table {
 // ACL entries that never decide, and ACLs too tangled for a constant number of
 // look-ups. Notes are in the order of the policy's ACLs.
 func CompileWithNotes(p *policies.Policy, env Environment) (*ruleset.Table, []Note) {
+	c := newCompiler(p, env)
+	c.addChain(&ruleset.Chain{Name: digestChain, Comment: p.Digest()})
+	if len(p.Interfaces) > 0 {
+		c.addHostSets()
+		c.addInterfaces()
+	}
+	return c.table(), c.notes
+}
+
+// Notes returns what CompileWithNotes says of the policy, and compiles its ACLs
+// alone for it.
+func Notes(p *policies.Policy) []Note {
+	c := newCompiler(p, Environment{})
+	profiles, _ := c.selectProfiles()
+	for _, d := range flow.Directions {
+		c.addACLs(profiles, d)
+	}
+	return c.notes
+}
+
+func newCompiler(p *policies.Policy, env Environment) *compiler {
 	c := &compiler{
 		policy: p, env: env,
 		groups: map[string]*policies.Group{}, lists: map[string]*policies.PrefixList{}, acls: map[string]*policies.ACL{},
@@ -53,12 +74,7 @@ func CompileWithNotes(p *policies.Policy, env Environment) (*ruleset.Table, []No
 	for _, a := range p.ACLs {
 		c.acls[a.Name] = a
 	}
-	c.addChain(&ruleset.Chain{Name: digestChain, Comment: p.Digest()})
-	if len(p.Interfaces) > 0 {
-		c.addHostSets()
-		c.addInterfaces()
-	}
-	return c.table(), c.notes
+	return c
 }
 
 var (
@@ -107,13 +123,7 @@ func (c *compiler) addInterfaces() {
 	profiles, of := c.selectProfiles()
 	for _, d := range flow.Directions {
 		c.addRefusals(d)
-		added := map[*policies.ACL]bool{}
-		for _, p := range profiles {
-			if p.acl != nil && !added[p.acl] {
-				added[p.acl] = true
-				c.addACL(p.acl, d)
-			}
-		}
+		c.addACLs(profiles, d)
 		filter, raw := map[*profile]ruleset.Verdict{}, map[*profile]ruleset.Verdict{}
 		needRaw := false
 		for _, p := range profiles {

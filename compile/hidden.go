@@ -13,6 +13,9 @@ import (
 type Note struct {
 	Pos  policies.Pos
 	Text string
+	// Hidden is the entry that never decides, and By the one that hides it.
+	// Both are nil in notes of another kind.
+	Hidden, By *policies.ACLEntry
 }
 
 // liveEntries returns the entries of one direction and family that decide any
@@ -26,7 +29,7 @@ func (c *compiler) liveEntries(acl *policies.ACL, d flow.Direction, f flow.Famil
 			continue
 		}
 		if by := hider(e, byPrefix); by != nil {
-			c.notes = append(c.notes, Note{Pos: e.Pos, Text: fmt.Sprintf(
+			c.notes = append(c.notes, Note{Pos: e.Pos, Hidden: e, By: by, Text: fmt.Sprintf(
 				"%s never decides anything: %s (%s) comes first and matches everything that it matches", e.Address(), by.Address(), by.Pos)})
 			continue
 		}

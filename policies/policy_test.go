@@ -237,26 +237,6 @@ security_group "g" {
 	}
 }
 
-func TestNotEnforced(t *testing.T) {
-	p := specPolicy(t)
-	got := map[string]bool{}
-	for _, d := range NotEnforced(p) {
-		if d.Subject == nil || d.Subject.Start.Line == 0 {
-			t.Errorf("no place: %s", d.Detail)
-		}
-		got[strings.Fields(d.Detail)[5]] = true
-	}
-	for _, name := range []string{"network_acl", "always_track", "connection_tracking", "log_denied", "host.conntrack", "test"} {
-		if !got[name] {
-			t.Errorf("%s is not refused", name)
-		}
-		delete(got, name)
-	}
-	if len(got) > 0 {
-		t.Errorf("also refused: %v", got)
-	}
-}
-
 func TestDurations(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		`350`: 350 * time.Second, `"350"`: 350 * time.Second, `"350s"`: 350 * time.Second, `"6m"`: 6 * time.Minute,
