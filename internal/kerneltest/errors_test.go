@@ -36,16 +36,6 @@ func narrowPath(t *testing.T) (server, client *lab.Namespace) {
 	return server, client
 }
 
-// forgetMTU makes the namespace find out anew how wide its paths are.
-func forgetMTU(t *testing.T, ns *lab.Namespace) {
-	t.Helper()
-	for _, name := range []string{"net/ipv4/route/flush", "net/ipv6/route/flush"} {
-		if err := ns.SetSysctl(name, "1"); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestPathMTUDiscovery(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -68,7 +58,6 @@ func TestPathMTUDiscovery(t *testing.T) {
 			}
 			enforce(t, server, load(t, tt.policy))
 			for _, f := range flow.Families {
-				forgetMTU(t, server)
 				serve(t, server, hostOf[f], port)
 				c, err := tryConnect(t, client, worldOf[f], netip.AddrPortFrom(hostOf[f], port), patience)
 				if err != nil {

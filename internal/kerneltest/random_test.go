@@ -45,7 +45,7 @@ func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 // number of packets, SGC_KERNEL_SEED the first policy.
 func TestKernelAgreesWithDecide(t *testing.T) {
 	labtest.Require(t)
-	packets := int(envNumber(t, "SGC_KERNEL_PACKETS", 40_000))
+	packets := int(envNumber(t, "SGC_KERNEL_PACKETS", 30_000))
 	first := envNumber(t, "SGC_KERNEL_SEED", rand.Uint64N(1<<32))
 	t.Logf("SGC_KERNEL_SEED=%d", first)
 
