@@ -1,0 +1,157 @@
+package apply
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// TestFailureAtEveryStep spoils each message of transactions in turn: the
+// kernel must refuse the whole and keep what it had, and the error must name
+// the message.
+func TestFailureAtEveryStep(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(5, 6))
+	from, to := webTable(), webTable()
+	// A bit of everything: a set and a chain made anew, elements and rules
+	// that come and go, a chain and a set that are new and others that go.
+	to.Sets[0].Comment = "another"
+	to.Chains[4].Comment = "another"
+	to.Sets[4].Elements = ranges("10.0.0.0", "10.0.0.255")
+	to.Chains[2].Rules = append(to.Chains[2].Rules[1:4:4], to.Chains[2].Rules[0], to.Chains[2].Rules[4])
+	to.Chains = append(to.Chains[:1:1], append(to.Chains[2:], &ruleset.Chain{Name: "zzz"})...)
+	to.Sets = append(to.Sets, largeSet(100))
+	l := newLab(t)
+	l.apply(from)
+	before := l.list()
+	d := l.diff(to)
+	kinds := map[string]bool{}
+	for i, o := range d.operations {
+		kinds[o.action.String()+" "+o.kind.String()] = true
+		spoilt := *d
+		spoilt.batch.buf = bytes.Clone(d.batch.buf)
+		// The first attribute of every message is the name of the table.
+		name := spoilt.batch.buf[o.start+headerSize+nfgenmsgSize+attributeSize:]
+		if string(name[:3]) != tableName {
+			t.Fatalf("%s: no table name in %q", o, name[:8])
+		}
+		name[r.IntN(3)] = 'x'
+		err := l.kernel.Commit(context.Background(), &spoilt)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || !errors.Is(err, unix.ENOENT) {
+			t.Fatalf("step %d, %s: %v", i, o, err)
+		}
+		if refused.Refusals[0].Object != o.String() {
+			t.Errorf("step %d, %s: blames %s first", i, o, refused.Refusals[0].Object)
+		}
+		if after := l.list(); after != before {
+			t.Fatalf("step %d, %s: the table is now\n%s", i, o, after)
+		}
+	}
+	for _, kind := range []string{"remove rule", "remove element", "remove set", "remove chain", "add chain", "add set", "add element", "add rule"} {
+		if !kinds[kind] {
+			t.Errorf("no step is %q", kind)
+		}
+	}
+	if err := l.kernel.Commit(context.Background(), d); err != nil {
+		t.Fatal(err)
+	}
+	l.wantSame(to)
+}
+
+// TestSnapshotsAreOfOneMoment reads while somebody keeps changing two sets and
+// a chain in single transactions: a snapshot holds all of a change or nothing.
+func TestSnapshotsAreOfOneMoment(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	tables := [2]*ruleset.Table{largeTable(3000), largeTable(3000)}
+	marker := ranges("255.1.0.0", "255.1.255.255")
+	tables[1].Sets[7].Elements = append(tables[1].Sets[7].Elements, marker...)
+	tables[1].Sets[4].Elements = tables[1].Sets[4].Elements[:4]
+	tables[1].Chains[4].Rules = tables[1].Chains[4].Rules[1:]
+	l.apply(tables[0])
+	ctx, cancel := context.WithCancel(context.Background())
+	var writer sync.WaitGroup
+	writer.Add(1)
+	written := 0
+	go func() {
+		defer writer.Done()
+		for ctx.Err() == nil {
+			s, err := l.kernel.Snapshot(context.Background(), nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			d, err := Diff(s, tables[(written+1)%2])
+			if err == nil {
+				err = l.kernel.Commit(context.Background(), d)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			written++
+		}
+	}()
+	for range 40 {
+		s := l.snapshot()
+		matches := 0
+		for _, want := range tables {
+			d, err := Diff(s, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Empty() {
+				matches++
+			}
+		}
+		if matches != 1 {
+			t.Errorf("a snapshot is %d of the two tables", matches)
+		}
+	}
+	cancel()
+	writer.Wait()
+	if written < 2 {
+		t.Errorf("only %d changes in the meantime", written)
+	}
+}
+
+func TestTableOfAnotherProcessIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	other, err := l.kernel.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := planner{delta: &Delta{generation: l.snapshot().Generation}}
+	p.delta.open()
+	p.begin(unix.NFT_MSG_NEWTABLE, create, operation{})
+	p.message().str(unix.NFTA_TABLE_NAME, tableName)
+	p.message().u32(unix.NFTA_TABLE_FLAGS, tableOwned)
+	p.message().finish()
+	p.delta.close()
+	if _, err := other.socket.Sendmsg(context.Background(), p.delta.batch.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.outcome(p.delta); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []*ruleset.Table{webTable(), nil} {
+		if _, err := Diff(l.snapshot(), want); err == nil || !contains(err.Error(), "belongs to another process") {
+			t.Errorf("Diff: %v", err)
+		}
+	}
+	// It goes with its owner.
+	if err := other.close(); err != nil {
+		t.Fatal(err)
+	}
+	l.apply(webTable())
+	l.wantSame(webTable())
+}
