@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"strconv"
 
 	"sgc/internal/flow"
 )
@@ -194,7 +195,7 @@ func (a *attachment) judgeICMP(p *flow.Packet) Decision {
 func (a *attachment) judgeByRules(p *flow.Packet, class Class, why func() string) Decision {
 	r := a.rules[p.Direction].allowing(p)
 	if r == nil {
-		return Decision{Reason: fmt.Sprintf("no %s rule of the groups of %s allows it", p.Direction, a.iface.Address())}
+		return Decision{Reason: "no " + p.Direction.String() + " rule of the groups of " + a.iface.Address() + " allows it"}
 	}
 	return Decision{Allow: true, Class: class, Rule: r.Rule, Reason: why()}
 }
@@ -205,8 +206,8 @@ func openReason(here, back *judgedRule, p *flow.Packet) string {
 	if !whole.coversAllPorts() {
 		opening, whole = back, here
 	}
-	return fmt.Sprintf("%s is open to %s, and %s to %s with all ports",
-		opening.Address(), p.Family().Any(), whole.Address(), p.Family().Any())
+	everybody := p.Family().Any().String()
+	return opening.Address() + " is open to " + everybody + ", and " + whole.Address() + " to " + everybody + " with all ports"
 }
 
 // whyTracked says what keeps a TCP or UDP flow that the packet opens from
@@ -217,12 +218,11 @@ func (a *attachment) whyTracked(p *flow.Packet) string {
 	}
 	family, back := p.Family(), p.Direction.Opposite()
 	protocol := p.Protocol.Name(family)
+	d, ports := back, " with all ports "
 	if a.anyRules[p.Direction].anyRule(p.Protocol, family, p.DestPort) == nil {
-		return fmt.Sprintf("no %s rule allows %s %d %s the literal %s",
-			p.Direction, protocol, p.DestPort, p.Direction.Preposition(), family.Any())
+		d, ports = p.Direction, " "+strconv.Itoa(int(p.DestPort))+" "
 	}
-	return fmt.Sprintf("no %s rule allows %s with all ports %s the literal %s",
-		back, protocol, back.Preposition(), family.Any())
+	return "no " + d.String() + " rule allows " + protocol + ports + d.Preposition() + " the literal " + family.Any().String()
 }
 
 // isICMPError reports whether the packet is an error that 2.5 speaks of.
