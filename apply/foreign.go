@@ -23,26 +23,14 @@ type Foreign struct {
 	IPv4, IPv6 []string
 }
 
-// foreignTable is a table of somebody else.
-type foreignTable struct {
-	family uint8
-	name   string
-	// natChains are its base chains of type nat.
-	natChains map[string]bool
-}
-
-func (t foreignTable) String() string {
-	family := map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}[t.family]
-	return fmt.Sprintf("table %s %s", family, t.name)
-}
-
 // foreignReasons collects reasons without repeating them.
 type foreignReasons struct {
 	Foreign
-	seen map[string]bool
+	around Surroundings
+	seen   map[string]bool
 }
 
-func (f *foreignReasons) add(t foreignTable, what, chain string) {
+func (f *foreignReasons) add(t *foreignTable, what, chain string) {
 	reason := fmt.Sprintf("%s %s", t, what)
 	if f.seen[reason] {
 		return
@@ -60,19 +48,42 @@ func (f *foreignReasons) add(t foreignTable, what, chain string) {
 	}
 }
 
-// foreignRules looks through the rules of somebody else's table.
-func (r *reader) foreignRules(t foreignTable) error {
+// foreignTable looks through somebody else's table.
+func (r *reader) foreignTable(t *foreignTable) error {
+	if err := r.foreignRules(t); err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	if err := r.foreignSets(t); err != nil {
+		return fmt.Errorf("sets: %w", err)
+	}
+	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETFLOWTABLE, t.family,
+		func(m *message) { m.str(flowtableTable, t.name) },
+		func(_ uint8, b []byte) error { return t.addFlowtable(b) })
+	if err != nil {
+		return fmt.Errorf("flowtables: %w", err)
+	}
+	r.foreign.around.tables = append(r.foreign.around.tables, t)
+	return nil
+}
+
+func (r *reader) foreignRules(t *foreignTable) error {
 	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, t.family,
 		func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.name) },
 		func(family uint8, b []byte) error {
 			if family != t.family {
 				return nil
 			}
+			if err := t.addRule(b); err != nil {
+				return err
+			}
+			if !t.isIP() {
+				return nil
+			}
 			chain, needs, err := foreignNeeds(b)
 			if err != nil {
 				return err
 			}
-			if t.natChains[chain] {
+			if t.doesNAT(chain) {
 				needs = doesNAT
 			}
 			if needs != "" {
@@ -80,6 +91,39 @@ func (r *reader) foreignRules(t foreignTable) error {
 			}
 			return nil
 		})
+}
+
+// foreignSets reads those sets and maps that the rules ask for interfaces and
+// verdicts.
+func (r *reader) foreignSets(t *foreignTable) error {
+	if len(t.sets) == 0 {
+		return nil
+	}
+	var wanted []string
+	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSET, t.family,
+		func(m *message) { m.str(unix.NFTA_SET_TABLE, t.name) },
+		func(_ uint8, b []byte) error {
+			s, err := decodeSet(b)
+			if err == nil && t.defineSet(s) {
+				wanted = append(wanted, s.Name)
+			}
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	for _, name := range wanted {
+		err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSETELEM, t.family,
+			func(m *message) {
+				m.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+				m.str(unix.NFTA_SET_ELEM_LIST_SET, name)
+			},
+			func(_ uint8, b []byte) error { return t.sets[name].addElements(b) })
+		if err != nil {
+			return fmt.Errorf("elements of set %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // What a rule may need of conntrack, in the words of the reasons.
@@ -188,8 +232,9 @@ func extensionNeeds(b []byte) (string, error) {
 }
 
 // addLegacy adds the tables of the iptables before nf_tables. Which rules they
-// hold is not looked into: that such a table is loaded is reason enough.
-func (k *Kernel) addLegacy(f foreignReasons) (Foreign, error) {
+// hold is not looked into: that such a table is loaded is reason enough. The
+// kernel loads one for a namespace when somebody there first asks for it.
+func (k *Kernel) addLegacy(f *foreignReasons) (Foreign, error) {
 	err := k.inside(func() error {
 		for _, family := range []struct {
 			file    string
@@ -208,6 +253,9 @@ func (k *Kernel) addLegacy(f foreignReasons) (Foreign, error) {
 				case "nat":
 					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table nat is loaded and may do NAT", family.command))
 				case "filter", "mangle", "security":
+					if name == "filter" {
+						f.around.Legacy = append(f.around.Legacy, fmt.Sprintf("legacy %s table filter", family.command))
+					}
 					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table %s is loaded and may judge by conntrack state", family.command, name))
 				}
 			}

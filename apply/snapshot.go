@@ -19,6 +19,8 @@ type Snapshot struct {
 	Table *Table
 	// Foreign says what other tables need of conntrack.
 	Foreign Foreign
+	// Around says what other tables do to the packets that sgc lets through.
+	Around Surroundings
 }
 
 // Attempts to read a consistent state. Somebody who changes nf_tables several
@@ -29,8 +31,8 @@ const (
 )
 
 // Snapshot reads table inet sgc, all of it as it was at one generation, and
-// looks through the other tables for those that need conntrack. Somebody
-// else's transaction in between makes it begin again.
+// looks through the other tables. Somebody else's transaction in
+// between makes it begin again.
 //
 // Progress, if not nil, is called now and then with the number of rules and
 // set elements that were read and the number that the kernel announced; the
@@ -55,7 +57,8 @@ func (k *Kernel) SnapshotKnowing(ctx context.Context, progress func(done, total 
 		r := reader{conn: c, ctx: ctx, progress: progress, known: known}
 		s, err := r.snapshot()
 		if err == nil {
-			s.Foreign, err = k.addLegacy(r.foreign)
+			s.Foreign, err = k.addLegacy(&r.foreign)
+			s.Around = r.foreign.around
 			return s, err
 		}
 		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOENT) || attempt == snapshotAttempts {
@@ -106,7 +109,7 @@ func (r *reader) snapshot() (*Snapshot, error) {
 		}
 	}
 	for _, t := range others {
-		if err := r.foreignRules(t); err != nil {
+		if err := r.foreignTable(t); err != nil {
 			return nil, fmt.Errorf("%s: %w", t, err)
 		}
 	}
@@ -162,9 +165,9 @@ func (r *reader) finish() {
 	}
 }
 
-// tables lists all tables and chains: sgc's own, and those of the IP families
-// that are somebody else's.
-func (r *reader) tables() (own *Table, others []foreignTable, err error) {
+// tables lists all tables and chains: sgc's own, and those that are somebody
+// else's.
+func (r *reader) tables() (own *Table, others []*foreignTable, err error) {
 	err = r.conn.dump(r.ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil, func(family uint8, b []byte) error {
 		t, err := decodeTable(b)
 		if err != nil {
@@ -173,8 +176,8 @@ func (r *reader) tables() (own *Table, others []foreignTable, err error) {
 		switch {
 		case family == unix.NFPROTO_INET && t.Name == tableName:
 			own = t
-		case family == unix.NFPROTO_INET, family == unix.NFPROTO_IPV4, family == unix.NFPROTO_IPV6:
-			others = append(others, foreignTable{family, t.Name, map[string]bool{}})
+		case foreignFamilies[family] != "":
+			others = append(others, newForeignTable(family, t))
 		}
 		return nil
 	})
@@ -191,8 +194,8 @@ func (r *reader) tables() (own *Table, others []foreignTable, err error) {
 			return nil
 		}
 		for _, t := range others {
-			if t.family == family && t.name == table && c.Base != nil && c.Base.Type == "nat" {
-				t.natChains[c.Name] = true
+			if t.family == family && t.name == table {
+				return t.addChain(c, b)
 			}
 		}
 		return nil

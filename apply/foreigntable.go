@@ -1,0 +1,407 @@
+package apply
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// foreignTable is a table of somebody else: what decides whether a packet that
+// sgc accepts dies in it, and whether its flows are taken past sgc.
+type foreignTable struct {
+	family uint8
+	name   string
+	// dormant tables are in no packet's way.
+	dormant bool
+	chains  map[string]*foreignChain
+	// sets are those that the rules here ask for interfaces or verdicts, by
+	// name.
+	sets       map[string]*foreignSet
+	flowtables []foreignFlowtable
+}
+
+// foreignChain is a chain, of whose rules only those are kept that end a
+// packet's way, lead it on, or offload its flow.
+type foreignChain struct {
+	name string
+	// base is nil for a regular chain.
+	base *Base
+	// devices are those that a base chain of the ingress and egress hooks is
+	// bound to, the kernel's wildcards with a "*" at the end.
+	devices []string
+	rules   []foreignRule
+}
+
+// foreignFlowtable is a flowtable and the devices on which it takes packets.
+type foreignFlowtable struct {
+	name    string
+	devices []string
+}
+
+// foreignRule is what a rule does to packets, and to which as far as
+// interfaces go.
+type foreignRule struct {
+	// where are the interfaces that the rule asks for; all of them must fit.
+	where []interfaceMatch
+	// more is set if the rule asks for something else, too.
+	more    bool
+	effects []effect
+}
+
+// effectKind is what a rule does to a packet that it matches.
+type effectKind uint8
+
+const (
+	accepts effectKind = iota
+	drops
+	jumps
+	goes
+	returns
+	// looksUp does what a verdict map says.
+	looksUp
+	// offloadsFlow puts the packet's flow into a flowtable, and the packet
+	// goes on.
+	offloadsFlow
+)
+
+type effect struct {
+	kind effectKind
+	// target is the chain, map or flowtable.
+	target string
+	// by is what a map is asked with.
+	by loadedKey
+}
+
+// loadedKey is what of a packet stands in a register.
+type loadedKey uint8
+
+const (
+	loadedOther loadedKey = iota
+	loadedInName
+	loadedOutName
+	loadedInIndex
+	loadedOutIndex
+	loadedState
+	// loadedInvalid is whether conntrack calls the packet invalid.
+	loadedInvalid
+)
+
+func (k loadedKey) isInterface() bool { return k >= loadedInName && k <= loadedOutIndex }
+func (k loadedKey) isIndex() bool     { return k == loadedInIndex || k == loadedOutIndex }
+func (k loadedKey) isOut() bool       { return k == loadedOutName || k == loadedOutIndex }
+
+// interfaceMatch is a comparison of one of a packet's interfaces.
+type interfaceMatch struct {
+	key    loadedKey
+	negate bool
+	// set is the name of a set, or value what is compared with.
+	set   string
+	value interfaceValue
+}
+
+// interfaceValue stands for one interface, or for all whose names begin with
+// name if prefix is set.
+type interfaceValue struct {
+	name    string
+	prefix  bool
+	index   uint32
+	isIndex bool
+}
+
+// newInterfaceValue reads the bytes that a packet's interface is compared
+// with. Fewer bytes than a name has, without a NUL, mean a prefix.
+func newInterfaceValue(key loadedKey, b []byte) interfaceValue {
+	if key.isIndex() {
+		if len(b) != 4 {
+			return interfaceValue{isIndex: true}
+		}
+		return interfaceValue{index: nativeU32(b), isIndex: true}
+	}
+	name := cutNUL(b)
+	return interfaceValue{name: string(name), prefix: len(name) == len(b)}
+}
+
+// foreignSet is a set of interfaces or a map of verdicts.
+type foreignSet struct {
+	// plain sets hold nothing but single keys, all of which are known.
+	plain bool
+	// elements are those of a plain set, and the distinct verdicts of others.
+	elements []foreignElement
+	seen     map[foreignElement]bool
+}
+
+type foreignElement struct {
+	// key is empty where the set is not plain, or for "*".
+	key      string
+	catchAll bool
+	verdict  effect
+}
+
+var foreignFamilies = map[uint8]string{
+	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet",
+	unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge",
+}
+
+func newForeignTable(family uint8, t *Table) *foreignTable {
+	return &foreignTable{
+		family: family, name: t.Name, dormant: t.Flags&unix.NFT_TABLE_F_DORMANT != 0,
+		chains: map[string]*foreignChain{}, sets: map[string]*foreignSet{},
+	}
+}
+
+func (t *foreignTable) String() string {
+	return fmt.Sprintf("table %s %s", foreignFamilies[t.family], t.name)
+}
+
+// isIP reports whether the table sees the packets that sgc sees, in hooks that
+// conntrack has also seen them in.
+func (t *foreignTable) isIP() bool {
+	return t.family == unix.NFPROTO_IPV4 || t.family == unix.NFPROTO_IPV6 || t.family == unix.NFPROTO_INET
+}
+
+// doesNAT reports whether a chain is a base chain of type nat.
+func (t *foreignTable) doesNAT(chain string) bool {
+	c := t.chains[chain]
+	return c != nil && c.base != nil && c.base.Type == "nat"
+}
+
+// addChain adds a chain of the table, b are its attributes.
+func (t *foreignTable) addChain(c *Chain, b []byte) error {
+	f := &foreignChain{name: c.Name, base: c.Base}
+	t.chains[c.Name] = f
+	a := walk(b)
+	for a.next() {
+		if a.typ == unix.NFTA_CHAIN_HOOK {
+			var err error
+			if f.devices, err = hookDevices(a.data, hookDevs, hookDev); err != nil {
+				return err
+			}
+		}
+	}
+	return a.err
+}
+
+// hookDevices reads the devices of a hook. Its list of devices has the number
+// list; one is the number that a chain's only device has besides, or 0.
+func hookDevices(hook []byte, list, one uint16) ([]string, error) {
+	const devicePrefix = 2 // NFTA_DEVICE_PREFIX; NFTA_DEVICE_NAME is 1
+	var devices []string
+	add := func(name string) {
+		if !slices.Contains(devices, name) {
+			devices = append(devices, name)
+		}
+	}
+	a := walk(hook)
+	for a.next() {
+		switch a.typ {
+		case one:
+			add(a.str())
+		case list:
+			d := walk(a.data)
+			for d.next() {
+				name := d.str()
+				if d.typ == devicePrefix {
+					name += "*"
+				}
+				add(name)
+			}
+			if d.err != nil {
+				return nil, d.err
+			}
+		}
+	}
+	slices.Sort(devices)
+	return devices, a.err
+}
+
+// addRule reads one dumped rule and keeps what matters of it.
+func (t *foreignTable) addRule(b []byte) error {
+	chain, expressions := "", []byte(nil)
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case unix.NFTA_RULE_CHAIN:
+			chain = a.str()
+		case unix.NFTA_RULE_EXPRESSIONS:
+			expressions = a.data
+		}
+	}
+	if a.err != nil {
+		return a.err
+	}
+	c := t.chains[chain]
+	if c == nil {
+		// The chain came after the chains were listed.
+		return errInterrupted
+	}
+	var reader foreignRuleReader
+	list := walk(expressions)
+	for list.next() {
+		name, data, err := splitExpression(list.data)
+		if err != nil {
+			return err
+		}
+		if err := reader.expression(string(name), data); err != nil {
+			return fmt.Errorf("expression %s: %w", name, err)
+		}
+	}
+	if list.err != nil || len(reader.rule.effects) == 0 || reader.invalid {
+		return list.err
+	}
+	c.rules = append(c.rules, reader.rule)
+	for _, m := range reader.rule.where {
+		t.wantSet(m.set)
+	}
+	for _, e := range reader.rule.effects {
+		if e.kind == looksUp {
+			t.wantSet(e.target)
+		}
+	}
+	return nil
+}
+
+func (t *foreignTable) wantSet(name string) {
+	if name != "" && t.sets[name] == nil {
+		t.sets[name] = &foreignSet{}
+	}
+}
+
+// defineSet says what a set that the rules ask for is like; it reports whether
+// its elements are of any use.
+func (t *foreignTable) defineSet(s *Set) bool {
+	f := t.sets[s.Name]
+	if f == nil {
+		return false
+	}
+	const others = unix.NFT_SET_INTERVAL | unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT | setFlagConcat
+	f.plain = s.flags&others == 0
+	f.seen = map[foreignElement]bool{}
+	return f.plain || s.dataType == verdictType
+}
+
+// addElements reads one message of a set's elements.
+func (s *foreignSet) addElements(b []byte) error {
+	a := walk(b)
+	for a.next() {
+		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		list := walk(a.data)
+		for list.next() {
+			e, isEnd, err := decodeForeignElement(list.data)
+			if err != nil {
+				return err
+			}
+			if isEnd {
+				continue
+			}
+			if !s.plain {
+				e.key, e.catchAll = "", true
+			}
+			if !s.seen[e] {
+				s.seen[e] = true
+				s.elements = append(s.elements, e)
+			}
+		}
+		if list.err != nil {
+			return list.err
+		}
+	}
+	return a.err
+}
+
+func decodeForeignElement(b []byte) (e foreignElement, isEnd bool, err error) {
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key, err = dataValue(a.data)
+		case unix.NFTA_SET_ELEM_DATA:
+			e.verdict, _, err = decodeForeignVerdict(a.data)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			flags := a.u32()
+			isEnd = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			e.catchAll = flags&elementCatchAll != 0
+		}
+		if err != nil {
+			return e, isEnd, err
+		}
+	}
+	return e, isEnd, a.err
+}
+
+// dataValue returns the bytes of a data attribute that is no verdict.
+func dataValue(b []byte) (string, error) {
+	a := walk(b)
+	for a.next() {
+		if a.typ == unix.NFTA_DATA_VALUE {
+			return string(a.data), nil
+		}
+	}
+	return "", a.err
+}
+
+// decodeForeignVerdict reads a data attribute. It is not ok for what neither
+// ends nor leads on: a value, continue, or a queue to a program, of which
+// nobody here knows what it does.
+func decodeForeignVerdict(b []byte) (e effect, ok bool, err error) {
+	const queue = 3
+	a := walk(b)
+	for a.next() {
+		if a.typ != unix.NFTA_DATA_VERDICT {
+			continue
+		}
+		v := walk(a.data)
+		for v.next() {
+			switch v.typ {
+			case unix.NFTA_VERDICT_CODE:
+				switch code := int32(v.u32()); {
+				case code == unix.NFT_JUMP:
+					e.kind, ok = jumps, true
+				case code == unix.NFT_GOTO:
+					e.kind, ok = goes, true
+				case code == unix.NFT_RETURN:
+					e.kind, ok = returns, true
+				case code < 0:
+				case code&0xff == 0:
+					e.kind, ok = drops, true
+				case code&0xff != queue:
+					e.kind, ok = accepts, true
+				}
+			case unix.NFTA_VERDICT_CHAIN:
+				e.target = v.str()
+			}
+		}
+		if v.err != nil {
+			return e, false, v.err
+		}
+	}
+	return e, ok, a.err
+}
+
+// addFlowtable reads one dumped flowtable.
+func (t *foreignTable) addFlowtable(b []byte) error {
+	const flowtableHook, flowtableHookDevs = 3, 3
+	var f foreignFlowtable
+	a := walk(b)
+	for a.next() {
+		switch a.typ {
+		case flowtableName:
+			f.name = a.str()
+		case flowtableHook:
+			var err error
+			if f.devices, err = hookDevices(a.data, flowtableHookDevs, 0); err != nil {
+				return err
+			}
+		}
+	}
+	t.flowtables = append(t.flowtables, f)
+	return a.err
+}
+
+// keyOfIndex is how an element of a set of interfaces by number is written.
+func keyOfIndex(index uint32) string {
+	return string(binary.NativeEndian.AppendUint32(nil, index))
+}
