@@ -161,6 +161,7 @@ func TestImpossibleTablesAreErrorsBeforeTheKernel(t *testing.T) {
 		{"a key of the wrong length", func(w *ruleset.Table) { w.Sets[4].Elements[1].First = "\x0a" }, "element 2 of set pl.partners.ipv4 has a key of the wrong length: 4 bytes"},
 		{"a map without verdict", func(w *ruleset.Table) { w.Sets[3].Elements[0].Verdict = nil }, "maps hold verdicts, sets hold none"},
 		{"a set with a verdict", func(w *ruleset.Table) { w.Sets[0].Elements[0].Verdict = &ruleset.Verdict{} }, "maps hold verdicts, sets hold none"},
+		{"a set without a key", func(w *ruleset.Table) { w.Sets[0].Key = nil }, "set exempt.ipv4 has no key"},
 		{"elements in a dynamic set", func(w *ruleset.Table) { w.Sets[2].Elements = keys(strings.Repeat("\x00", 24)) }, "dynamic set flows.ipv4 must hold neither"},
 		{"a value of the wrong length", func(w *ruleset.Table) {
 			w.Chains[0].Rules[0].Statements[0] = ruleset.Match{Field: ruleset.L4Protocol, Value: "xx"}

@@ -296,6 +296,9 @@ func check(t *ruleset.Table) error {
 // checkElements fails if a set's elements are not sorted, disjoint and of the
 // right length: the kernel would refuse them, or read them otherwise.
 func checkElements(s *ruleset.Set) error {
+	if len(s.Key) == 0 {
+		return fmt.Errorf("set %s has no key", s.Name)
+	}
 	if s.Interval && len(s.Key) != 1 {
 		return fmt.Errorf("set %s holds ranges of a concatenation", s.Name)
 	}
