@@ -60,6 +60,7 @@ func (s *session) commands() []*cli.Command {
 		s.planCommand(),
 		s.applyCommand(),
 		s.statusCommand(),
+		s.logCommand(),
 		s.destroyCommand(),
 		s.labCommand(),
 		s.versionCommand(),
