@@ -12,14 +12,14 @@ import (
 // of block is one, every other property is an attribute.
 //
 // text is the text of the file with blanks for lists.
-func parseJSON(text []byte, filename string, lists *bulk) (*body, hcl.Diagnostics) {
+func parseJSON(text []byte, filename string, lists *bulk, s *schema) (*body, hcl.Diagnostics) {
 	expr, diags := hcljson.ParseExpression(text, filename)
 	if diags.HasErrors() {
 		return nil, diags
 	}
 	c := jsonConverter{lists: lists}
 	b := &body{}
-	c.fill(b, expr, rootSchema)
+	c.fill(b, expr, s)
 	return b, append(diags, c.diags...)
 }
 

@@ -187,13 +187,14 @@ func (l *literalList) rangeAt(i int) hcl.Range {
 	return l.src.rangeOf(int(l.spans[i].start)-1, int(l.spans[i].end)+1)
 }
 
-// Value implements hcl.Expression.
+// Value implements hcl.Expression. The value is a list of strings, where the
+// parser would make a tuple: cty takes quadratic time to convert long tuples.
 func (l *literalList) Value(*hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	vals := make([]cty.Value, len(l.spans))
 	for i := range l.spans {
 		vals[i] = cty.StringVal(l.at(i))
 	}
-	return cty.TupleVal(vals), nil
+	return cty.ListVal(vals), nil
 }
 
 // Variables implements hcl.Expression.

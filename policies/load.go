@@ -58,7 +58,7 @@ func Load(path string, in Inputs) *Loaded {
 			continue
 		}
 		l.read[file] = true
-		b, diags := src.parse()
+		b, diags := src.parse(rootSchema)
 		l.diags = append(l.diags, diags...)
 		if b == nil {
 			l.incomplete = true

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // manyRules is a policy with n rules in groups of 100.
@@ -110,4 +112,46 @@ func BenchmarkLoadMillionInJSON(b *testing.B) {
 	}
 	text.WriteString("]}}}")
 	benchmarkLoad(b, map[string][]byte{"a.hcl.json": text.Bytes()}, millionEntries)
+}
+
+// Lists of this length came to a halt where cty compares the types of all
+// elements with each other.
+func TestLongListsInVariables(t *testing.T) {
+	const n = 50_000
+	var list bytes.Buffer
+	list.WriteString("[")
+	for i := range n {
+		fmt.Fprintf(&list, "%q,\n", bigCIDR(i))
+	}
+	inJSON := []byte(`{"l": ` + strings.TrimSuffix(list.String(), ",\n") + "]}")
+	list.WriteString("]")
+	const declared = "variable \"l\" {\n  type = list(string)\n}\nprefix_list \"a\" {\n  entries = var.l\n}\n"
+	for name, c := range map[string]struct {
+		files  map[string][]byte
+		values func(dir string) Inputs
+	}{
+		"default": {map[string][]byte{"a.hcl": []byte(strings.Replace(declared, "list(string)\n", "set(string)\n  default = "+list.String()+"\n", 1))},
+			func(string) Inputs { return Inputs{} }},
+		"file": {map[string][]byte{"a.hcl": []byte(declared), "v.tfvars": append([]byte("l = "), list.Bytes()...)},
+			func(dir string) Inputs { return Inputs{Files: []string{filepath.Join(dir, "v.tfvars")}} }},
+		"JSON file": {map[string][]byte{"a.hcl": []byte(declared), "v.json": inJSON},
+			func(dir string) Inputs { return Inputs{Files: []string{filepath.Join(dir, "v.json")}} }},
+		"local": {map[string][]byte{"a.hcl": []byte("locals {\n  l = " + list.String() + "\n  m = toset(local.l)\n}\nprefix_list \"a\" {\n  entries = [for s in local.m : s]\n}\n")},
+			func(string) Inputs { return Inputs{} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := writePolicy(t, c.files)
+			start := time.Now()
+			l := Load(dir, c.values(dir))
+			if l.Policy == nil {
+				t.Fatal(l.Diagnostics)
+			}
+			if got := len(l.Policy.Lists[0].Entries); got != n {
+				t.Errorf("%d entries, want %d", got, n)
+			}
+			if d := time.Since(start); d > 20*time.Second {
+				t.Errorf("%d elements took %s", n, d)
+			}
+		})
+	}
 }

@@ -105,15 +105,16 @@ func (s *source) fix(r hcl.Range) hcl.Range {
 	return s.rangeOf(min(r.Start.Byte, len(s.text)), min(r.End.Byte, len(s.text)))
 }
 
-// parse reads a policy file of either syntax.
-func (s *source) parse() (*body, hcl.Diagnostics) {
+// parse reads a file of either syntax. The schema tells blocks from attributes
+// in JSON; nothing is checked against it.
+func (s *source) parse(schema *schema) (*body, hcl.Diagnostics) {
 	if d := s.tooDeep(); d != nil {
 		return nil, hcl.Diagnostics{d}
 	}
 	for lists := findBulk(s); ; {
 		s.blanked = len(lists.lists) > 0
 		if s.isJSON() {
-			b, diags := parseJSON(lists.blank(), s.name, lists)
+			b, diags := parseJSON(lists.blank(), s.name, lists, schema)
 			if b == nil || !lists.forget() {
 				return b, diags
 			}

@@ -7,7 +7,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	hcljson "github.com/hashicorp/hcl/v2/json"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -101,6 +100,9 @@ func (l *loader) givenText(from, prefix, text string) given {
 	return given{text: src, start: len(prefix), at: src.rangeOf(0, len(strings.TrimSuffix(prefix, "="))), from: from}
 }
 
+// valuesSchema is that of a file of variables.
+var valuesSchema = &schema{free: true}
+
 // readVarFile takes in the values of a file.
 func (l *loader) readVarFile(path string, inputs map[string]given) {
 	src, err := l.readSource(path)
@@ -109,28 +111,17 @@ func (l *loader) readVarFile(path string, inputs map[string]given) {
 		l.variables.all = true
 		return
 	}
-	if d := src.tooDeep(); d != nil {
-		l.diags = append(l.diags, d)
+	b, diags := src.parse(valuesSchema)
+	l.diags = append(l.diags, diags...)
+	if b == nil {
 		l.variables.all = true
 		return
 	}
-	parse := hclsyntax.ParseConfig
-	if src.isJSON() {
-		parse = func(text []byte, name string, _ hcl.Pos) (*hcl.File, hcl.Diagnostics) {
-			return hcljson.Parse(text, name)
-		}
+	for _, blk := range b.blocks {
+		l.errorAt(blk.kindRange, "Unexpected block", "A file of variables holds name = value lines only; blocks belong into the policy.")
 	}
-	file, diags := parse(src.text, path, hcl.InitialPos)
-	l.diags = append(l.diags, diags...)
-	if diags.HasErrors() {
-		l.variables.all = true
-		return
-	}
-	src.nav = file.Nav
-	attrs, diags := file.Body.JustAttributes()
-	l.diags = append(l.diags, diags...)
-	for name, a := range attrs {
-		g := given{expr: a.Expr, at: a.NameRange, from: "this file"}
+	for _, a := range b.attributes {
+		name, g := a.name, given{expr: a.expr, at: a.nameRange, from: "this file"}
 		if l.isVariable(name, g) {
 			inputs[name] = g
 		}
@@ -238,12 +229,33 @@ func (l *loader) convertVariable(v value, ty cty.Type, defaults *typeexpr.Defaul
 	if defaults != nil && !v.IsNull() {
 		v = defaults.Apply(v)
 	}
+	if ty.IsListType() || ty.IsSetType() {
+		v = uniform(v)
+	}
 	out, err := convert.Convert(v, ty)
 	if err != nil {
 		l.errorAt(at, "Invalid value for a variable", fmt.Sprintf("The %s does not fit the type %s: %s.", what, typeexpr.TypeString(ty), pathMessage(err)))
 		return cty.NilVal, false
 	}
 	return out, true
+}
+
+// uniform returns a tuple whose elements are all of one type as a list. cty
+// would find out the same, in quadratic time.
+func uniform(v value) value {
+	if v.IsNull() || !v.IsKnown() || !v.Type().IsTupleType() {
+		return v
+	}
+	types := v.Type().TupleElementTypes()
+	if len(types) == 0 || types[0].HasDynamicTypes() {
+		return v
+	}
+	for _, ty := range types {
+		if !ty.Equals(types[0]) {
+			return v
+		}
+	}
+	return cty.ListVal(v.AsValueSlice())
 }
 
 // pathMessage is the message of an error in a value, with the place in the
