@@ -158,6 +158,11 @@ func checkNamespace(f *os.File) error {
 	return nil
 }
 
+// Inside calls f on a thread that is in the network namespace, for what else
+// is to be read there. Sockets that f opens stay in the namespace; goroutines
+// that it starts do not run there.
+func (k *Kernel) Inside(f func() error) error { return k.inside(f) }
+
 // inside calls f on a thread that is in the network namespace, for what the
 // kernel only tells through /proc/thread-self.
 func (k *Kernel) inside(f func() error) error {
