@@ -1,9 +1,9 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 	"unsafe"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nflog"
 )
 
 // Judge asks the kernel of a stand's host about packets, thousands a second.
@@ -20,9 +21,11 @@ import (
 type Judge struct {
 	stand    *Stand
 	observer *observer
-	log      *nflog
-	witness  *Witness
-	nextID   uint16
+	log      *nflog.Conn
+	// window is how many packets may be on their way at once.
+	window  int
+	witness *Witness
+	nextID  uint16
 }
 
 // Probe is a packet to ask about.
@@ -92,6 +95,10 @@ const (
 	judgePatience = 10 * time.Second
 	// reportsEach is how many reports a packet makes at most.
 	reportsEach = 3
+	// reportBytes of a packet are enough for both network headers.
+	reportBytes = 64
+	// reportSize is more than what one report takes of the receive buffer.
+	reportSize = 2048
 )
 
 // OpenJudge adds the observing table to the stand's host.
@@ -107,7 +114,7 @@ func (j *Judge) open() (err error) {
 	if j.witness, err = j.stand.Host.OpenWitness(); err != nil {
 		return err
 	}
-	if j.log, err = j.stand.Host.openNflog(judgeGroup); err != nil {
+	if err := j.openLog(); err != nil {
 		return err
 	}
 	var passive []string
@@ -118,6 +125,21 @@ func (j *Judge) open() (err error) {
 	return err
 }
 
+// openLog becomes the reader of the observer's reports. The judge waits for
+// each, so that none is to wait for others.
+func (j *Judge) openLog() (err error) {
+	j.log, err = nflog.Open(nflog.Config{NetNS: j.stand.Host.fd, Groups: []uint16{judgeGroup}, Bytes: reportBytes, AtOnce: true})
+	if err != nil {
+		return err
+	}
+	size, err := j.log.Buffer()
+	if err != nil {
+		return err
+	}
+	j.window = min(judgeWindow, max(1, size/reportSize/reportsEach-1))
+	return nil
+}
+
 // Close removes the observing table. The conntrack entries stay. A second call
 // does nothing.
 func (j *Judge) Close() error {
@@ -126,7 +148,7 @@ func (j *Judge) Close() error {
 		errs = append(errs, j.observer.close())
 	}
 	if j.log != nil {
-		errs = append(errs, j.log.close())
+		errs = append(errs, j.log.Close())
 	}
 	if j.witness != nil {
 		errs = append(errs, j.witness.Close())
@@ -155,8 +177,8 @@ func (j *Judge) Ask(probes []Probe) ([]Outcome, error) {
 		if err := pin(); err != nil {
 			return err
 		}
-		for first := 0; first < len(probes); first += j.window() {
-			last := min(first+j.window(), len(probes))
+		for first := 0; first < len(probes); first += j.window {
+			last := min(first+j.window, len(probes))
 			if err := j.askWindow(probes[first:last], outcomes[first:last]); err != nil {
 				return err
 			}
@@ -187,8 +209,6 @@ func (j *Judge) one(p Probe) (Outcome, error) {
 	}
 	return outcomes[0], nil
 }
-
-func (j *Judge) window() int { return min(judgeWindow, max(1, j.log.room/reportsEach-1)) }
 
 // pin keeps the calling thread, which has to end with the call of Do, on its
 // processor: packets that come over a veth are queued by processor, and only
@@ -334,20 +354,25 @@ func (j *Judge) collect(sent map[uint16]question) error {
 	if err := j.stand.ports[0].wire.Send(packet); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(judgePatience); ; {
-		copies, err := j.log.receive(deadline)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+	ctx, cancel := context.WithTimeout(context.Background(), judgePatience)
+	defer cancel()
+	for {
+		copies, err := j.log.Receive(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the last of %d packets did not arrive within %s", len(sent), judgePatience)
 		}
 		if err != nil {
 			return err
 		}
 		for _, c := range copies {
-			_, e, err := Parse(c.packet)
+			if c.Missed > 0 {
+				return nflog.ErrLost
+			}
+			_, e, err := Parse(c.Payload)
 			if err != nil {
 				return err
 			}
-			if c.prefix == reportEnd && e.ID == last {
+			if c.Prefix == reportEnd && e.ID == last {
 				return nil
 			}
 			if q, ok := sent[e.ID]; ok {
@@ -364,27 +389,27 @@ func (j *Judge) collect(sent map[uint16]question) error {
 var errElsewhere = errors.New("it left by another interface")
 
 // report adds one report to the outcome of the question.
-func (j *Judge) report(q question, c logged) error {
+func (j *Judge) report(q question, c nflog.Copy) error {
 	p, o := &q.probe.Packet, q.outcome
-	crossed := c.in
+	crossed := c.In
 	if p.Direction == flow.Egress {
-		if c.prefix == reportArrived {
+		if c.Prefix == reportArrived {
 			return nil // at the passive interface, on its way
 		}
-		crossed = c.out
+		crossed = c.Out
 	}
 	if crossed != j.stand.port(p.Interface).index {
 		o.Err = errElsewhere
 		return nil
 	}
 	o.Arrived, o.Err = true, nil
-	state, isState := strings.CutPrefix(c.prefix, reportState)
+	state, isState := strings.CutPrefix(c.Prefix, reportState)
 	switch {
-	case c.prefix == reportArrived:
-	case c.prefix == reportPassed:
+	case c.Prefix == reportArrived:
+	case c.Prefix == reportPassed:
 		o.Passed = true
 	case !isState:
-		return fmt.Errorf("unknown report %q", c.prefix)
+		return fmt.Errorf("unknown report %q", c.Prefix)
 	default:
 		o.Classified = true
 		for _, s := range [...]flow.State{flow.New, flow.Established, flow.Related, flow.Invalid} {
