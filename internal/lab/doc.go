@@ -8,7 +8,8 @@
 // pass and what conntrack made of it.
 //
 // The package is a witness, so it shares no code with what it watches: it opens
-// its own nf_tables and conntrack connections and never reads sgc's table. It
+// its own nf_tables and conntrack connections and never reads sgc's table. Only
+// the copies of packets that the kernel logs are read as sgc log reads them. It
 // needs no external program. It works as root, and without privileges inside a
 // user namespace (package labtest makes one for tests).
 package lab
