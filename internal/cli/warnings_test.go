@@ -131,12 +131,9 @@ func TestFlowtableWarnings(t *testing.T) {
 			"takes flows that come in on lan0 past sgc, also where they leave by eth0: " + and + " Add no flows of eth0 to it."},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			want := "foreign_flowtable flowtable f of table inet fw: flowtable f of table inet fw " + tc.want + "
-"
+			want := "foreign_flowtable flowtable f of table inet fw: flowtable f of table inet fw " + tc.want + "\n"
 			if got := textsOf(flowtableWarnings([]apply.Shortcut{tc.shortcut}, devices)); got != want {
-				t.Errorf("got
-%swant
-%s", got, want)
+				t.Errorf("got\n%swant\n%s", got, want)
 			}
 		})
 	}
