@@ -19,7 +19,7 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 			Severity: hcl.DiagError,
 			Summary:  "Not enforced yet",
 			Detail:   fmt.Sprintf("This version of sgc reads %s. %s", what, way),
-			Subject:  at.subject(),
+			Subject:  at.Range(),
 		})
 	}
 	for _, i := range p.Interfaces {
@@ -49,9 +49,9 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 	return out
 }
 
-// subject is a range that holds nothing but the beginning of what stands
+// Range returns a range that holds nothing but the beginning of what stands
 // there: Loaded.Add finds its end.
-func (p Pos) subject() *hcl.Range {
+func (p Pos) Range() *hcl.Range {
 	start := hcl.Pos{Line: p.Line, Column: p.Column}
 	return &hcl.Range{Filename: p.File, Start: start, End: start}
 }

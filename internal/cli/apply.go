@@ -87,18 +87,18 @@ func (s *session) applySaved(ctx context.Context, o applyOptions) error {
 const attempts = 5
 
 func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs) error {
-	policy, err := s.loadEnforceable(o.Path, in)
+	loaded, err := s.load(o.Path, in, o.Verbose)
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, o.LockTimeout, func(h *host) error { return s.converge(ctx, h, policy, o) })
+	return s.change(ctx, o.LockTimeout, func(h *host) error { return s.converge(ctx, h, loaded, o) })
 }
 
 // converge makes plans until one of them is committed or nothing is to do.
-func (s *session) converge(ctx context.Context, h *host, policy *policies.Policy, o applyOptions) error {
+func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions) error {
 	approved := ""
 	for attempt := 1; ; attempt++ {
-		p, err := s.planAgain(ctx, h, policy, o)
+		p, err := s.planAgain(ctx, h, loaded, o)
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func (s *session) converge(ctx context.Context, h *host, policy *policies.Policy
 
 // planAgain looks at the kernel, finishes what an earlier apply left, and
 // makes the plan.
-func (s *session) planAgain(ctx context.Context, h *host, policy *policies.Policy, o applyOptions) (*plan, error) {
+func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions) (*plan, error) {
 	v, err := s.look(ctx, h.kernel, h.dir)
 	if err != nil {
 		return nil, err
@@ -155,7 +155,12 @@ func (s *session) planAgain(ctx context.Context, h *host, policy *policies.Polic
 	if err := s.settle(h.dir, v); err != nil {
 		return nil, err
 	}
-	return newPlan(o.Path, policy, v)
+	p, err := newPlan(o.Path, loaded.Policy, v)
+	if err != nil {
+		return nil, err
+	}
+	p.diagnostics = loaded.Diagnostics
+	return p, nil
 }
 
 // commit writes the plan ahead, sends its transaction and makes the record of

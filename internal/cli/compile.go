@@ -17,6 +17,9 @@ every run. Needs neither root nor a kernel; nft -c -f reads it. The script
 assumes that no other table needs conntrack; plan and apply look.
 
 ` + paths,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "verbose", Usage: "also say which network ACLs cost more than a few look-ups a packet"},
+		},
 		Action: func(c *cli.Context) error {
 			argument, err := atMostOne(c)
 			if err != nil {
@@ -29,18 +32,18 @@ assumes that no other table needs conntrack; plan and apply look.
 			if err != nil {
 				return err
 			}
-			return s.compile(path)
+			return s.compile(path, c.Bool("verbose"))
 		},
 	}
 }
 
-func (s *session) compile(path string) error {
-	policy, err := s.loadEnforceable(path, s.inputs())
+func (s *session) compile(path string, verbose bool) error {
+	loaded, err := s.load(path, s.inputs(), verbose)
 	if err != nil {
 		return err
 	}
 	w := bufio.NewWriter(s.Out)
-	if err := compile.Compile(policy, compile.Environment{}).WriteText(w); err != nil {
+	if err := compile.Compile(loaded.Policy, compile.Environment{}).WriteText(w); err != nil {
 		return err
 	}
 	return w.Flush()

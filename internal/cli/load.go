@@ -33,18 +33,28 @@ func (s *session) inputs() policies.Inputs {
 	return policies.Inputs{Files: s.VarFiles, Values: s.Vars, Environ: s.Environ}
 }
 
-// loadEnforceable reads a policy, for commands that make or change a ruleset,
-// and reports its diagnostics. It fails with errReported if there are errors.
-// What sgc cannot enforce is an error too: leaving it out would open the host.
+// loadEnforceable is load for commands that need nothing but the policy.
 func (s *session) loadEnforceable(path string, in policies.Inputs) (*policies.Policy, error) {
+	loaded, err := s.load(path, in, false)
+	if err != nil {
+		return nil, err
+	}
+	return loaded.Policy, nil
+}
+
+// load reads a policy, for commands that make or change a ruleset, and reports
+// its diagnostics. It fails with errReported if there are errors. What sgc
+// cannot enforce is an error too: leaving it out would open the host.
+func (s *session) load(path string, in policies.Inputs, verbose bool) (*policies.Loaded, error) {
 	loaded := policies.Load(path, in)
-	if loaded.Policy != nil {
-		loaded.Diagnostics = append(loaded.Diagnostics, policies.NotEnforced(loaded.Policy)...)
+	if p := loaded.Policy; p != nil {
+		loaded.Add(policies.NotEnforced(p)...)
+		loaded.Add(aclDiagnostics(p, verbose)...)
 	}
 	if err := s.report(loaded); err != nil {
 		return nil, err
 	}
-	return loaded.Policy, nil
+	return loaded, nil
 }
 
 // report writes the diagnostics of a load to standard error, and returns

@@ -14,6 +14,11 @@ import (
 // record of who asked for it.
 type sight struct {
 	snapshot *apply.Snapshot
+	// forwarding says which interfaces there are, and whether packets may pass
+	// from one to another.
+	forwarding *apply.Forwarding
+	// surroundings are what else the warnings need to know.
+	surroundings surroundings
 	// record is that of what the kernel enforces, nil where there is none; it
 	// was the pending one if an apply was killed after its commit.
 	record *apply.Record
@@ -82,7 +87,15 @@ func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*s
 			return nil, err
 		}
 		if before.same(after) || attempt == attempts {
-			return newSight(snapshot, after)
+			v, err := newSight(snapshot, after)
+			if err != nil {
+				return nil, err
+			}
+			if v.forwarding, err = k.Forwarding(); err != nil {
+				return nil, err
+			}
+			v.surroundings, err = s.lookAround(k)
+			return v, err
 		}
 		before = after
 	}
@@ -175,33 +188,6 @@ func environment(foreign apply.Foreign) map[flow.Family]string {
 		conntrack[flow.IPv6] = foreign.IPv6[0]
 	}
 	return conntrack
-}
-
-// foreignNotes says in sentences in which families open flows stay in
-// conntrack, and why; and, if last is what an earlier apply found, where that
-// is new.
-func foreignNotes(foreign apply.Foreign, last *enforced) []string {
-	var notes []string
-	for _, f := range []struct {
-		family  flow.Family
-		reasons []string
-	}{{flow.IPv4, foreign.IPv4}, {flow.IPv6, foreign.IPv6}} {
-		var before bool
-		if last != nil {
-			_, before = last.Conntrack[f.family]
-		}
-		for _, reason := range f.reasons {
-			note := fmt.Sprintf("%s: %s, so open flows stay in conntrack", f.family, reason)
-			if last != nil && !before {
-				note += " (this is new since the last apply)"
-			}
-			notes = append(notes, note)
-		}
-		if before && len(f.reasons) == 0 {
-			notes = append(notes, fmt.Sprintf("%s: no other table needs conntrack any more (at the last apply: %s), so open flows leave it", f.family, last.Conntrack[f.family]))
-		}
-	}
-	return notes
 }
 
 // progress shows on a terminal how far a long reading is; what takes less than

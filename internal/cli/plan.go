@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/urfave/cli/v2"
 
 	"sgc/apply"
@@ -75,13 +76,17 @@ type plan struct {
 	objects []objectRow
 	drift   []drifted
 	notes   []string
+	// warnings are of what makes the policy moot.
+	warnings []warning
+	// diagnostics are the warnings of the policy.
+	diagnostics hcl.Diagnostics
 }
 
 // empty reports whether an apply would send no transaction.
 func (p *plan) empty() bool { return p.delta.Empty() }
 
 func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
-	policy, err := s.loadEnforceable(o.Path, s.inputs())
+	loaded, err := s.load(o.Path, s.inputs(), o.Verbose)
 	if err != nil {
 		return err
 	}
@@ -99,10 +104,11 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 		return err
 	}
 	s.explainPending(v)
-	p, err := newPlan(o.Path, policy, v)
+	p, err := newPlan(o.Path, loaded.Policy, v)
 	if err != nil {
 		return err
 	}
+	p.diagnostics = loaded.Diagnostics
 	if o.Out != "" {
 		if err := s.savePlan(o.Out, p); err != nil {
 			return err
@@ -125,7 +131,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 	p := &plan{
 		path: path, policy: policy, digest: policy.Digest(),
 		conntrack: environment(v.snapshot.Foreign), sight: v,
-		notes: foreignNotes(v.snapshot.Foreign, v.last),
+		notes: conntrackNotes(policy, v), warnings: warningsOf(policy, &v.snapshot.Around, v.surroundings),
 	}
 	p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
 	var err error

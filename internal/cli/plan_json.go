@@ -14,6 +14,10 @@ type planView struct {
 	Drift    []drifted         `json:"drift"`
 	Objects  []objectRow       `json:"objects,omitempty"`
 	Notes    []string          `json:"notes"`
+	// Warnings are of what makes the policy moot.
+	Warnings []warning `json:"warnings"`
+	// Diagnostics are the policy's warnings; errors leave no plan to print.
+	Diagnostics []diagnosticView `json:"diagnostics"`
 	// Operations are listed with --verbose.
 	Operations []operation `json:"operations,omitempty"`
 	Summary    summaryView `json:"summary"`
@@ -58,8 +62,9 @@ func (p *plan) summary() summaryView {
 func (p *plan) view(verbose bool, applied *bool) planView {
 	v := planView{
 		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
-		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes,
-		Summary: p.summary(), Applied: applied,
+		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes, Warnings: p.warnings,
+		Diagnostics: viewDiagnostics(p.diagnostics),
+		Summary:     p.summary(), Applied: applied,
 	}
 	if v.Changes == nil {
 		v.Changes = []policies.Change{}
@@ -69,6 +74,9 @@ func (p *plan) view(verbose bool, applied *bool) planView {
 	}
 	if v.Notes == nil {
 		v.Notes = []string{}
+	}
+	if v.Warnings == nil {
+		v.Warnings = []warning{}
 	}
 	if verbose {
 		for c := range p.delta.Changes() {

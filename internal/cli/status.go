@@ -46,6 +46,9 @@ type statusView struct {
 	Drift      []drifted       `json:"drift"`
 	Table      *tableView      `json:"table,omitempty"`
 	Notes      []string        `json:"notes"`
+	// Warnings are of what makes the policy moot; nothing is where nothing is
+	// enforced.
+	Warnings []warning `json:"warnings"`
 }
 
 type interfaceView struct {
@@ -118,15 +121,23 @@ func newStatus(found *sight) (*statusView, error) {
 		Recorded:      found.last != nil,
 		Drift:         []drifted{},
 		Notes:         []string{},
+		Warnings:      []warning{},
 	}
 	if t := found.snapshot.Table; t != nil {
 		counts := countTable(t)
 		v.Table = &counts
 		v.Digest = digestOf(t)
-		v.Notes = append(v.Notes, foreignNotes(found.snapshot.Foreign, found.last)...)
 	}
 	if found.last == nil {
+		if v.Table != nil {
+			v.Notes = append(v.Notes, unknownPolicyNotes(found.snapshot.Foreign)...)
+			v.Warnings = append(v.Warnings, warningsOf(nil, &found.snapshot.Around, found.surroundings)...)
+		}
 		return v, nil
+	}
+	if v.Table != nil {
+		v.Notes = append(v.Notes, conntrackNotes(found.last.Policy, found)...)
+		v.Warnings = append(v.Warnings, warningsOf(found.last.Policy, &found.snapshot.Around, found.surroundings)...)
 	}
 	applied := found.record.Applied
 	v.Applied, v.Path, v.Files, v.Digest = &applied, found.record.Path, found.record.Files, found.record.Digest
@@ -164,6 +175,7 @@ func (s *session) showStatus(v *statusView) error {
 			fmt.Fprintf(&b, "  %s\n", clean(n))
 		}
 	}
+	writeWarnings(&b, p, v.Warnings)
 	_, err := s.Out.Write([]byte(b.String()))
 	return err
 }

@@ -64,13 +64,14 @@ type posView struct {
 
 func (s *session) validate(path string) error {
 	loaded := policies.Load(path, s.inputs())
-	if loaded.Policy != nil {
+	if p := loaded.Policy; p != nil {
 		// What is written right but cannot be enforced is no mistake of the
 		// user; plan and apply refuse it.
-		for _, d := range policies.NotEnforced(loaded.Policy) {
+		for _, d := range policies.NotEnforced(p) {
 			d.Severity = hcl.DiagWarning
-			loaded.Diagnostics = append(loaded.Diagnostics, d)
+			loaded.Add(d)
 		}
+		loaded.Add(aclDiagnostics(p, false)...)
 	}
 	warnings := count(loaded.Diagnostics, hcl.DiagWarning)
 	if s.JSON {
@@ -79,10 +80,7 @@ func (s *session) validate(path string) error {
 			Valid:         !loaded.Diagnostics.HasErrors(),
 			Errors:        count(loaded.Diagnostics, hcl.DiagError),
 			Warnings:      warnings,
-			Diagnostics:   []diagnosticView{},
-		}
-		for _, d := range loaded.Diagnostics {
-			view.Diagnostics = append(view.Diagnostics, viewDiagnostic(d))
+			Diagnostics:   viewDiagnostics(loaded.Diagnostics),
 		}
 		if loaded.Policy != nil {
 			view.Digest = loaded.Policy.Digest()
@@ -104,6 +102,14 @@ func (s *session) validate(path string) error {
 	}
 	_, err := fmt.Fprintf(s.Out, "%s The policy is valid%s: %s.\n", s.outPaint().green("Success!"), with, contents(loaded.Policy))
 	return err
+}
+
+func viewDiagnostics(diags hcl.Diagnostics) []diagnosticView {
+	views := make([]diagnosticView, len(diags))
+	for i, d := range diags {
+		views[i] = viewDiagnostic(d)
+	}
+	return views
 }
 
 func viewDiagnostic(d *hcl.Diagnostic) diagnosticView {
