@@ -110,10 +110,16 @@ func (s *session) labRun(ctx context.Context, o labOptions) error {
 	} else {
 		err = s.showLab(report)
 	}
-	if err == nil && report.disagreements() > 0 {
-		err = errDifferent
+	if err != nil {
+		return err
 	}
-	return err
+	switch c := report.count(); {
+	case c.Disagreements > 0:
+		return errDifferent
+	case c.Lost > 0:
+		return fmt.Errorf("%s could not be tried", plural(c.Lost, "packet"))
+	}
+	return nil
 }
 
 // labAgain runs the command as root of a user namespace.
@@ -216,7 +222,7 @@ func (s *session) tryPolicy(ctx context.Context, policy *policies.Policy, o labO
 	if err := r.send(ctx, stand, policy, examples); err != nil {
 		return nil, err
 	}
-	if r.disagreements() > 0 {
+	if r.count().Disagreements > 0 {
 		if err := r.findDrift(ctx, k); err != nil {
 			return nil, err
 		}

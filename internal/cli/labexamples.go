@@ -184,12 +184,17 @@ func (g *gallery) addRule(i labInterface, r *policies.Rule) {
 	for n, peer := range peers {
 		// An address is an example only where the rule has a service for it.
 		s := g.services(i, r, peer.address)[0]
-		g.add(example{packet: g.packet(i, d, peer.address, s), rank: peer.rank, shows: peer.name})
-		g.addAddressesBeside(i, d, s, peer, n == 0)
+		p := g.packet(i, d, peer.address, s)
+		g.add(example{packet: p, rank: peer.rank, shows: peer.name})
+		if g.judge.Decide(&p).Allow {
+			g.addAddressesBeside(i, d, s, peer, n == 0)
+		}
 	}
 	for n, peer := range peers {
 		services := g.services(i, r, peer.address)
-		if n == 0 {
+		p := g.packet(i, d, peer.address, services[0])
+		allowed := g.judge.Decide(&p).Allow
+		if n == 0 && allowed {
 			g.addBeside(i, r, peer.address, services[0])
 		}
 		rank := rankLast
@@ -201,7 +206,7 @@ func (g *gallery) addRule(i labInterface, r *policies.Rule) {
 		}
 		for _, s := range services[1:] {
 			g.add(example{packet: g.packet(i, d, peer.address, s), rank: rank, shows: peer.name})
-			if n == 0 && !r.AllProtocols {
+			if n == 0 && allowed && !r.AllProtocols {
 				g.addPortsBeside(i, r, peer.address, portRange(r, s.port), rankLast)
 			}
 		}
@@ -226,19 +231,12 @@ func (g *gallery) services(i labInterface, r *policies.Rule, peer netip.Addr) []
 	echo := service{protocol: flow.ICMPOf(family), icmpType: echoRequest(family)}
 	switch {
 	case r.AllProtocols:
-		port := tourPorts[r.Direction][0]
-		for _, candidate := range tourPorts[r.Direction] {
-			p := g.packet(i, r.Direction, peer, service{protocol: flow.TCP, port: candidate})
-			if g.judge.Decide(&p).Rule == r {
-				port = candidate
-				break
-			}
-		}
-		return []service{{protocol: flow.TCP, port: port}, {protocol: flow.UDP, port: 123}, echo, {protocol: protocolGRE}}
+		tcp := service{protocol: flow.TCP, port: g.portOf(i, r, flow.AllPorts, peer)}
+		return []service{tcp, {protocol: flow.UDP, port: 123}, echo, {protocol: protocolGRE}}
 	case r.Protocol.HasPorts():
 		var out []service
 		for _, ports := range r.Ports {
-			out = append(out, service{protocol: r.Protocol, port: ports.First})
+			out = append(out, service{protocol: r.Protocol, port: g.portOf(i, r, ports, peer)})
 		}
 		return out
 	case r.Protocol == flow.ICMP || r.Protocol == flow.ICMPv6:
@@ -255,6 +253,32 @@ func (g *gallery) services(i labInterface, r *policies.Rule, peer netip.Addr) []
 	default:
 		return []service{{protocol: r.Protocol}}
 	}
+}
+
+// portOf chooses a port of a range: the first, but for ranges from 0 on, which
+// nobody means, one about which the rule decides.
+func (g *gallery) portOf(i labInterface, r *policies.Rule, ports flow.PortRange, peer netip.Addr) uint16 {
+	if ports.First > 0 || ports.Last == 0 {
+		return ports.First
+	}
+	protocol := r.Protocol
+	if r.AllProtocols {
+		protocol = flow.TCP
+	}
+	fallback := uint16(1)
+	for n, candidate := range tourPorts[r.Direction] {
+		if !ports.Contains(candidate) {
+			continue
+		}
+		p := g.packet(i, r.Direction, peer, service{protocol: protocol, port: candidate})
+		if g.judge.Decide(&p).Rule == r {
+			return candidate
+		}
+		if n == 0 {
+			fallback = candidate
+		}
+	}
+	return fallback
 }
 
 // echoRequest is the ICMP type of a ping.

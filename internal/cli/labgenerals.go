@@ -73,8 +73,12 @@ func (g *gallery) addUnlisted(i labInterface, d flow.Direction, rules []*policie
 	}
 	for _, port := range unlistedPorts {
 		e := example{packet: g.packet(i, d, g.world[f], service{protocol: protocol, port: port}), rank: rank, shows: "not for everybody"}
-		if g.addDropped(e) {
-			return
+		// What the network ACL denies says nothing about the rules.
+		entry := g.judge.Decide(&e.packet).ACLEntry
+		if i.block.ACL == "" || entry != nil && entry.Allow {
+			if g.addDropped(e) {
+				return
+			}
 		}
 	}
 }

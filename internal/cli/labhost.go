@@ -70,7 +70,7 @@ func exampleName(p *policies.Policy, block *policies.Interface) string {
 	}
 	candidates := []string{}
 	if stem == "" {
-		candidates = append(candidates, "eth0")
+		candidates = append(candidates, "eth0", "ens5", "wlan0", "wg0")
 	}
 	for _, end := range "0123456789abcdefghijklmnopqrstuvwxyz" {
 		candidates = append(candidates, stem+string(end))

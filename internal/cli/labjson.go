@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"sgc/internal/flow"
-	"sgc/policies"
 )
 
 // labView is the JSON form of lab run.
@@ -50,15 +49,15 @@ type labPacketView struct {
 	// Shows says what the packet is an example of.
 	Shows  string        `json:"shows,omitempty"`
 	Policy labPolicyView `json:"policy"`
-	// Kernel is null where the packet could not be sent.
+	// Kernel is null where the packet never came to the host.
 	Kernel *labKernelView `json:"kernel"`
 	Agrees bool           `json:"agrees"`
 }
 
 type labPolicyView struct {
 	// Verdict is allow or drop.
-	Verdict string         `json:"verdict"`
-	Class   policies.Class `json:"class"`
+	Verdict string `json:"verdict"`
+	Class   string `json:"class"`
 	// Rule is the address of the rule that lets the packet through, ACLEntry
 	// that of the entry which did, or denied it.
 	Rule     string `json:"rule,omitempty"`
@@ -74,22 +73,18 @@ type labKernelView struct {
 }
 
 type labSummaryView struct {
-	Packets       int `json:"packets"`
-	Passed        int `json:"passed"`
-	Dropped       int `json:"dropped"`
-	Disagreements int `json:"disagreements"`
+	labCounts
 	// MorePackets and MoreInterfaces come with --all.
 	MorePackets    int `json:"more_packets"`
 	MoreInterfaces int `json:"more_interfaces"`
 }
 
 func (r *labReport) view() (*labView, error) {
-	sent, passed, dropped, disagree := r.count()
 	v := &labView{
 		FormatVersion: formatVersion, Path: r.path,
 		Loaded:     labLoadedView{tableView: r.loaded, Messages: r.messages, Bytes: r.bytes},
 		Interfaces: []labInterfaceView{}, Packets: []labPacketView{}, Drift: r.drift,
-		Summary: labSummaryView{sent, passed, dropped, disagree, r.more, r.unseen},
+		Summary: labSummaryView{r.count(), r.more, r.unseen},
 	}
 	if r.withTable {
 		var text strings.Builder
@@ -118,8 +113,8 @@ func (x *labResult) view(places map[*example]int) labPacketView {
 		Source: p.Source.String(), Destination: p.Dest.String(),
 		SourcePort: p.SourcePort, DestinationPort: p.DestPort,
 		Shows:  x.shows,
-		Policy: labPolicyView{Verdict: "drop", Class: d.Class, Reason: d.Reason},
-		Agrees: !x.sent() || x.agrees(),
+		Policy: labPolicyView{Verdict: "drop", Class: d.Class.String(), Reason: d.Reason},
+		Agrees: x.sent() && x.agrees(),
 	}
 	if p.Protocol.IsICMP(p.Family()) {
 		v.ICMPType, v.ICMPCode = &p.ICMPType, &p.ICMPCode
@@ -138,7 +133,7 @@ func (x *labResult) view(places map[*example]int) labPacketView {
 		v.Policy.ACLEntry = d.ACLEntry.Address()
 	}
 	if x.sent() {
-		v.Kernel = &labKernelView{Verdict: "dropped", Entry: x.finding.Entry != nil || x.tracked}
+		v.Kernel = &labKernelView{Verdict: "dropped", Entry: x.entry}
 		if x.finding.Passed {
 			v.Kernel.Verdict = "passed"
 		}

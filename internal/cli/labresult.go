@@ -14,12 +14,13 @@ import (
 type labResult struct {
 	*example
 	finding lab.Finding
-	// tracked says that the kernel's conntrack has an entry of the packet's
-	// flow, wantTracked what the policy asks for; neither counts for packets
-	// that were dropped.
-	tracked, wantTracked bool
-	// free says that the policy leaves it open whether the flow is tracked.
-	free bool
+	// entry says that the kernel's conntrack has an entry of the packet's
+	// flow, wantEntry what the policy asks for where the packet passes.
+	entry, wantEntry bool
+	// anyEntry says that the policy leaves it open.
+	anyEntry bool
+	// acl is the interface's network ACL, "" for none.
+	acl string
 }
 
 // sent reports whether the packet came to the host at all.
@@ -30,7 +31,7 @@ func (r *labResult) agrees() bool {
 	if r.finding.Passed != r.meaning.Allow {
 		return false
 	}
-	return !r.meaning.Allow || r.free || r.tracked == r.wantTracked
+	return !r.meaning.Allow || r.anyEntry || r.entry == r.wantEntry
 }
 
 // send sends the examples' packets and keeps the results.
@@ -81,43 +82,60 @@ func depth(e *example) int {
 func newLabResult(judge *policies.Judge, e *example, f lab.Finding) labResult {
 	p := &e.packet
 	r := labResult{example: e, finding: f}
-	r.tracked = f.Passed && (f.Entry != nil || f.HasEntry())
+	other := p.Protocol.IsOther(p.Family())
+	// What passed and has no entry afterwards may have got no further than
+	// sgc's chains; then the state tells. Entries know no interface: that of a
+	// dropped packet of another protocol may be a flow of another one.
+	r.entry = f.Passed && (f.Entry != nil || f.HasEntry()) || f.Entry != nil && !other
+	i := judge.Interface(p.Interface)
+	if i != nil {
+		r.acl = i.ACL
+	}
 	switch e.meaning.Class {
 	case policies.Tracked:
-		r.wantTracked = true
+		// sgc tracks the other protocols by itself, since conntrack calls some
+		// of them invalid.
+		r.wantEntry, r.anyEntry = true, other
 	case policies.Untracked:
 		// The kernel is told so, unless the interface forbids it.
-		i := judge.Interface(p.Interface)
-		r.wantTracked = i != nil && i.NotrackOff
+		r.wantEntry = i != nil && i.NotrackOff
 	case policies.Exempt, policies.Unmanaged, policies.Related:
-		r.free = true
+		r.anyEntry = true
 	}
 	return r
 }
 
-// count returns how many packets were sent, and what became of them.
-func (r *labReport) count() (sent, passed, dropped, disagree int) {
-	for i := range r.results {
-		x := &r.results[i]
-		if !x.sent() {
-			continue
-		}
-		sent++
-		if x.finding.Passed {
-			passed++
-		} else {
-			dropped++
-		}
-		if !x.agrees() {
-			disagree++
-		}
-	}
-	return sent, passed, dropped, disagree
+// labCounts sum up the results.
+type labCounts struct {
+	// Packets are those that came to the host; each passed or was dropped.
+	Packets int `json:"packets"`
+	Passed  int `json:"passed"`
+	Dropped int `json:"dropped"`
+	// Disagreements are those of them that the policy wanted otherwise.
+	Disagreements int `json:"disagreements"`
+	// Lost are those that never came to the host.
+	Lost int `json:"lost"`
 }
 
-func (r *labReport) disagreements() int {
-	_, _, _, n := r.count()
-	return n
+func (r *labReport) count() labCounts {
+	var c labCounts
+	for i := range r.results {
+		x := &r.results[i]
+		switch {
+		case !x.sent():
+			c.Lost++
+			continue
+		case x.finding.Passed:
+			c.Passed++
+		default:
+			c.Dropped++
+		}
+		c.Packets++
+		if !x.agrees() {
+			c.Disagreements++
+		}
+	}
+	return c
 }
 
 // maxLabLines is how many packets are sent, unless all are asked for.

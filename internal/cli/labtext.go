@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -41,21 +42,21 @@ func (s *session) showLab(r *labReport) error {
 }
 
 func writeLabIntroduction(w *strings.Builder, p paint, r *labReport) {
-	fmt.Fprintf(w, "Loaded %s into the kernel of a private network: %s, in one transaction of %s, %s.\n",
+	fmt.Fprintf(w, "Loaded %s into the kernel of a private network: %s.\nOne transaction, %s, %s. This machine's own network is not touched.\n",
 		p.bold(clean(r.path)), r.loaded, plural(r.messages, "message"), size(r.bytes))
 	if len(r.interfaces) == 0 {
 		fmt.Fprintln(w, "The policy names no interface, so it governs nothing, and no packets were sent.")
 		return
 	}
-	var names []string
-	for _, i := range r.interfaces {
-		name := i.name
+	fmt.Fprintln(w)
+	rows := make([][2]string, len(r.interfaces))
+	for n, i := range r.interfaces {
+		rows[n] = [2]string{i.name, fmt.Sprintf("the host, %s and %s", i.host[flow.IPv4], i.host[flow.IPv6])}
 		if i.block.Name != i.name {
-			name += " (for " + i.block.Name + ")"
+			rows[n][1] += fmt.Sprintf("  (an example of %s)", i.block.Name)
 		}
-		names = append(names, fmt.Sprintf("%s %s", name, p.dim(fmt.Sprintf("%s, %s", i.host[flow.IPv4], i.host[flow.IPv6]))))
 	}
-	fmt.Fprintf(w, "The host there has %s; what is sent to it, and by it, are real packets.\n", strings.Join(names, "; "))
+	writeRows(w, rows)
 }
 
 // writeLabResults prints the packets, grouped by interface and direction, all
@@ -99,7 +100,8 @@ func pad(s string, width int) string {
 
 func labLine(p paint, x *labResult, cells [labColumns]string, widths [labColumns]int) string {
 	mark := "  "
-	if x.sent() && !x.agrees() {
+	bad := !x.sent() || !x.agrees()
+	if bad {
 		mark = "✗ "
 	}
 	verdict := func(cell string, good bool) string {
@@ -110,10 +112,7 @@ func labLine(p paint, x *labResult, cells [labColumns]string, widths [labColumns
 	}
 	kernel := verdict(pad(cells[columnKernel], widths[columnKernel]), x.finding.Passed)
 	entry := pad(cells[columnEntry], widths[columnEntry])
-	switch {
-	case !x.sent():
-		kernel = p.dim(pad(cells[columnKernel], widths[columnKernel]))
-	case !x.agrees():
+	if bad {
 		mark, kernel, entry = p.bold(p.red(mark)), p.red(pad(cells[columnKernel], widths[columnKernel])), p.red(entry)
 	}
 	line := mark + pad(cells[columnProtocol], widths[columnProtocol]) + "  " +
@@ -137,17 +136,18 @@ func labCells(x *labResult) (cells [labColumns]string) {
 	cells[columnPolicy] = labMeaning(x.meaning)
 	switch {
 	case !x.sent():
-		cells[columnKernel] = "not sent"
+		cells[columnKernel] = "lost"
 	case x.finding.Passed:
-		cells[columnKernel], cells[columnEntry] = "passed", "none"
-		if x.tracked {
-			cells[columnEntry] = "entry"
-		}
+		cells[columnKernel] = "passed"
 	default:
-		cells[columnKernel], cells[columnEntry] = "dropped", "none"
-		if x.finding.Entry != nil {
-			cells[columnEntry] = "entry"
-		}
+		cells[columnKernel] = "dropped"
+	}
+	switch {
+	case !x.sent():
+	case x.entry:
+		cells[columnEntry] = "entry"
+	default:
+		cells[columnEntry] = "none"
 	}
 	cells[columnWhy] = x.why()
 	return cells
@@ -169,7 +169,7 @@ func labMeaning(d policies.Decision) string {
 	if !d.Allow {
 		return "drop"
 	}
-	return "allow " + d.Class.String()
+	return "allow, " + d.Class.String()
 }
 
 // isAnswer reports whether the packet is one that answers another, or claims
@@ -186,8 +186,12 @@ func (x *labResult) why() string {
 		why = d.Rule.Address()
 	case d.Allow && x.packet.State == flow.Established:
 		why = "tracked flow"
-	case d.Allow, d.ACLEntry != nil:
+	case d.Allow:
 		why = d.Reason
+	case d.ACLEntry != nil && !d.ACLEntry.Allow:
+		why = "denied by " + d.ACLEntry.Address()
+	case d.ACLEntry == nil && x.acl != "":
+		why = "no entry of network_acl." + x.acl
 	case x.packet.State == flow.Invalid:
 		why = "no flow"
 	default:
@@ -202,29 +206,49 @@ func (x *labResult) why() string {
 // writeLabEnd explains packets that did not do what the policy says, and sums
 // up.
 func writeLabEnd(w *strings.Builder, p paint, r *labReport) {
-	sent, passed, dropped, disagree := r.count()
-	if disagree > 0 {
+	c := r.count()
+	if c.Disagreements > 0 {
 		writeDisagreements(w, p, r)
 	}
 	for i := range r.results {
 		if x := &r.results[i]; !x.sent() {
-			fmt.Fprintf(w, "%s %s could not be sent here: %v\n", p.yellow("Note:"), &x.packet, x.finding.Err)
+			why := "it never came to the host"
+			if x.finding.Err != nil {
+				why = x.finding.Err.Error()
+			}
+			fmt.Fprintf(w, "%s %s was not tried: %s\n", p.red("✗"), x.heading(), why)
 		}
 	}
+	writeLegend(w, p, r)
 	switch {
 	case r.unseen > 0:
-		fmt.Fprintf(w, "%s more, and %s more, with --all.\n", plural(r.more, "packet"), plural(r.unseen, "interface"))
+		fmt.Fprintf(w, "%s and %s with --all.\n", plural(r.more, "more packet"), plural(r.unseen, "more interface"))
 	case r.more > 0:
-		fmt.Fprintf(w, "%s more with --all.\n", plural(r.more, "packet"))
+		fmt.Fprintf(w, "%s with --all.\n", plural(r.more, "more packet"))
 	}
 	if len(r.interfaces) == 0 {
 		return
 	}
 	verdict := p.green("as the policy says")
-	if disagree > 0 {
-		verdict = p.bold(p.red(fmt.Sprintf("%s not as the policy says", thousands(disagree))))
+	if c.Disagreements > 0 {
+		verdict = p.bold(p.red(fmt.Sprintf("%s not as the policy says", thousands(c.Disagreements))))
 	}
-	fmt.Fprintf(w, "%s: %s passed, %s dropped, %s.\n", plural(sent, "packet"), thousands(passed), thousands(dropped), verdict)
+	fmt.Fprintf(w, "%s: %s passed, %s dropped, %s.\n", plural(c.Packets, "packet"), thousands(c.Passed), thousands(c.Dropped), verdict)
+}
+
+// writeLegend explains the words of the packets that passed.
+func writeLegend(w *strings.Builder, p paint, r *labReport) {
+	for _, word := range []struct {
+		class policies.Class
+		text  string
+	}{
+		{policies.Tracked, "tracked: conntrack has an entry of the flow, and lets its answers through."},
+		{policies.Untracked, "untracked: open to everybody; the rules judge every packet, and conntrack needs no entry."},
+	} {
+		if slices.ContainsFunc(r.results, func(x labResult) bool { return x.meaning.Class == word.class }) {
+			fmt.Fprintln(w, p.dim(word.text))
+		}
+	}
 }
 
 // maxExplained is how many packets are explained one by one.
@@ -243,8 +267,7 @@ func writeDisagreements(w *strings.Builder, p paint, r *labReport) {
 		if explained++; explained > maxExplained {
 			continue
 		}
-		fmt.Fprintf(w, "%s %s %s: %s %s → %s\n", p.red("✗"), x.packet.Interface, x.packet.Direction,
-			labProtocol(&x.packet), labEnd(x.packet.Source, x.packet.SourcePort, &x.packet), labEnd(x.packet.Dest, x.packet.DestPort, &x.packet))
+		fmt.Fprintf(w, "%s %s\n", p.red("✗"), x.heading())
 		fmt.Fprintf(w, "    the policy  %s\n", x.meaningText())
 		fmt.Fprintf(w, "    the kernel  %s\n", x.findingText())
 	}
@@ -257,6 +280,12 @@ func writeDisagreements(w *strings.Builder, p paint, r *labReport) {
 	}
 	fmt.Fprintln(w, "The kernel's table is not the one that was loaded:")
 	writeDrift(w, p, r.drift, false)
+}
+
+// heading names the packet in full.
+func (x *labResult) heading() string {
+	p := &x.packet
+	return fmt.Sprintf("%s %s: %s %s → %s", p.Interface, p.Direction, labProtocol(p), labEnd(p.Source, p.SourcePort, p), labEnd(p.Dest, p.DestPort, p))
 }
 
 func labEnd(a netip.Addr, port uint16, p *flow.Packet) string {
@@ -280,7 +309,7 @@ func (x *labResult) meaningText() string {
 
 func (x *labResult) findingText() string {
 	switch {
-	case x.finding.Passed && x.tracked:
+	case x.finding.Passed && x.entry:
 		return "let it through, with a conntrack entry"
 	case x.finding.Passed:
 		return "let it through, without a conntrack entry"

@@ -40,7 +40,8 @@ func runAsSGC() int {
 // working directory.
 //
 // sgc runs in the test's process, with --netns if the archive's name begins
-// with "kernel-", in a namespace of its own. Everything else is run by sh, in
+// with "kernel-", in a namespace of its own; where the name begins with "lab",
+// the examples of the repository are there, too. Everything else is run by sh, in
 // the same namespace. "NAME=value" before sgc sets a variable, "< FILE" gives
 // it standard input, "<<< TEXT" a terminal on which somebody types TEXT, and
 // "| COMMAND" sends standard output through sh.
@@ -68,6 +69,12 @@ func playTranscript(t *testing.T, name string) {
 		requireNft(t)
 	}
 	stage := newStage(t, kernel)
+	if strings.HasPrefix(filepath.Base(name), "lab") {
+		labtest.Require(t)
+		if err := os.CopyFS(filepath.Join(stage.dir, "examples"), os.DirFS("../../examples")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, f := range archive.Files {
 		stage.write(f.Name, string(f.Data))
 	}
