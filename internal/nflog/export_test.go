@@ -1,0 +1,7 @@
+package nflog
+
+// What the external tests need, which import the lab, which imports nflog.
+var (
+	Parse       = parse
+	ParsePrefix = parsePrefix
+)
