@@ -1,186 +1,12 @@
 package apply
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// Surroundings are the tables of others, as far as they keep packets from going
-// where sgc lets them go, or lead them past sgc.
-type Surroundings struct {
-	// Legacy are the tables of the iptables before nf_tables that may drop
-	// packets, such as "legacy iptables table filter". Nobody looks into them.
-	Legacy []string
-	tables []*foreignTable
-}
-
-// Device is what sgc manages: an interface, or with a "*" at the end of its
-// name all whose names begin so.
-type Device struct {
-	Name string
-	// Indexes are the kernel's numbers of the interfaces there are.
-	Indexes []int
-	// Bridge is set if one of them is a bridge: its packets also pass the
-	// hooks of the bridge family.
-	Bridge bool
-}
-
-// Obstacle is a table of somebody else that may drop what sgc accepts.
-type Obstacle struct {
-	// Table is the table as nft names it, "table inet filter".
-	Table string
-	// Chains are the base chains that may drop, sorted by name.
-	Chains []ObstacleChain
-	// Devices are the names of those whose packets may be dropped, in the order
-	// in which they were given.
-	Devices []string
-}
-
-// ObstacleChain is a base chain that may drop packets.
-type ObstacleChain struct {
-	Name string
-	// Policy is set if the chain's policy is drop and may be reached.
-	Policy bool
-	// Drops are the chains, sorted, whose rules drop or reject: the base chain
-	// itself, or one that it leads to.
-	Drops []string
-}
-
-// Shortcut is a flowtable of somebody else that takes flows past sgc.
-type Shortcut struct {
-	// Table and Flowtable are its names, "table inet fw" and "f".
-	Table, Flowtable string
-	// Takes are the devices on which it takes packets. Those of the interfaces
-	// that sgc manages are no longer judged as they come in, and those of others
-	// as they leave by one of these.
-	Takes []string
-	// Devices are the names of those whose flows it may take, in the order in
-	// which they were given.
-	Devices []string
-}
-
-// Obstacles returns the tables that may drop packets of the devices that sgc
-// let through, sorted by name. It follows the rules as far as they depend on
-// interfaces: a rule for another interface counts for nothing, and what stands
-// behind an accept of the device neither. All other conditions may or may not
-// hold. Left out are
-//
-//   - rules for packets that conntrack calls invalid, which sgc drops itself;
-//   - rules ahead of sgc's own chains, which shield the host from floods and
-//     forgeries before sgc says anything; the policy of such a chain counts;
-//   - dormant tables, tables of the families netdev and bridge that none of the
-//     devices is in, and packets that are queued to a program.
-//
-// Whether the host forwards is not asked: that is a setting, and its forward
-// chains wait for it.
-func (s *Surroundings) Obstacles(devices []Device) []Obstacle {
-	var out []Obstacle
-	for _, t := range s.tables {
-		o := Obstacle{Table: t.String()}
-		merged := map[string]*ObstacleChain{}
-		for _, d := range devices {
-			found := t.obstacles(d)
-			for _, c := range found {
-				if m := merged[c.Name]; m != nil {
-					m.Policy = m.Policy || c.Policy
-					m.Drops = append(m.Drops, c.Drops...)
-				} else {
-					merged[c.Name] = &c
-				}
-			}
-			if len(found) > 0 {
-				o.Devices = append(o.Devices, d.Name)
-			}
-		}
-		for _, c := range merged {
-			slices.Sort(c.Drops)
-			c.Drops = slices.Compact(c.Drops)
-			o.Chains = append(o.Chains, *c)
-		}
-		if len(o.Chains) > 0 {
-			slices.SortFunc(o.Chains, func(a, b ObstacleChain) int { return cmp.Compare(a.Name, b.Name) })
-			out = append(out, o)
-		}
-	}
-	slices.SortFunc(out, func(a, b Obstacle) int { return cmp.Compare(a.Table, b.Table) })
-	return out
-}
-
-// Shortcuts returns the flowtables that may take flows of the devices past
-// sgc, sorted by table and name. A flowtable that takes packets on no device
-// or that no rule uses counts for nothing; nor does one whose rules ask for
-// other interfaces.
-func (s *Surroundings) Shortcuts(devices []Device) []Shortcut {
-	var out []Shortcut
-	for _, t := range s.tables {
-		for _, table := range t.flowtables {
-			cut := Shortcut{Table: t.String(), Flowtable: table.name, Takes: table.devices}
-			for _, d := range devices {
-				if len(cut.Takes) > 0 && t.offloads(d, table.name) {
-					cut.Devices = append(cut.Devices, d.Name)
-				}
-			}
-			if len(cut.Devices) > 0 {
-				out = append(out, cut)
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b Shortcut) int {
-		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Flowtable, b.Flowtable))
-	})
-	return out
-}
-
-// TakesFrom reports whether the flowtable takes the packets that come in on the
-// device, or on one that its name means.
-func (s Shortcut) TakesFrom(d Device) bool {
-	return slices.ContainsFunc(s.Takes, func(name string) bool { return d.is(patternValue(name)) != no })
-}
-
-func patternValue(pattern string) interfaceValue {
-	stem, prefix := strings.CutSuffix(pattern, "*")
-	return interfaceValue{name: stem, prefix: prefix}
-}
-
-// obstacles returns the base chains that may drop packets of one device.
-func (t *foreignTable) obstacles(d Device) []ObstacleChain {
-	var out []ObstacleChain
-	for _, c := range t.chains {
-		ways, ahead := t.ways(c, d)
-		o := ObstacleChain{Name: c.name}
-		for _, w := range ways {
-			end := t.follow(c, w)
-			if end.falls && c.base.Policy == policyDrop {
-				o.Policy = true
-			}
-			if !ahead {
-				o.Drops = append(o.Drops, end.drops...)
-			}
-		}
-		if o.Policy || len(o.Drops) > 0 {
-			out = append(out, o)
-		}
-	}
-	return out
-}
-
-// offloads reports whether a rule may put flows of the device into the
-// flowtable.
-func (t *foreignTable) offloads(d Device, flowtable string) bool {
-	for _, c := range t.chains {
-		ways, _ := t.ways(c, d)
-		for _, w := range ways {
-			if slices.Contains(t.follow(c, w).offloads, flowtable) {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 const policyDrop = 0
 
@@ -252,10 +78,11 @@ type ending struct {
 	drops, offloads []string
 }
 
-// follow follows packets through a base chain.
-func (t *foreignTable) follow(c *foreignChain, w way) ending {
-	f := follower{table: t, way: w, ends: map[string]bool{}}
-	e := ending{falls: f.chain(c)}
+// follow follows packets through a base chain. quiet leaves rules out that are
+// about the interface on the other side of the host.
+func (t *foreignTable) follow(c *foreignChain, w way, quiet bool) ending {
+	f := follower{table: t, way: w, quiet: quiet, ends: map[visit]bool{}}
+	e := ending{falls: f.chain(c, false)}
 	e.drops, e.offloads = f.drops, f.offloads
 	return e
 }
@@ -263,38 +90,46 @@ func (t *foreignTable) follow(c *foreignChain, w way) ending {
 type follower struct {
 	table *foreignTable
 	way   way
+	quiet bool
 	// ends says of every chain that was followed whether packets fall out at
 	// its end.
-	ends            map[string]bool
+	ends            map[visit]bool
 	drops, offloads []string
 }
 
+// visit is a chain, and whether a rule on the way there asked for the device.
+type visit struct {
+	chain string
+	named bool
+}
+
 // chain reports whether packets may come to the chain's end, or return.
-func (f *follower) chain(c *foreignChain) bool {
+func (f *follower) chain(c *foreignChain, named bool) bool {
 	if c == nil {
 		return true
 	}
-	if falls, done := f.ends[c.name]; done {
+	here := visit{c.name, named}
+	if falls, done := f.ends[here]; done {
 		return falls
 	}
-	f.ends[c.name] = false // The kernel has no circles; this keeps the promise.
+	f.ends[here] = false // The kernel has no circles; this keeps the promise.
 	falls := false
 	for _, rule := range c.rules {
-		returned, stops := f.rule(c, rule)
+		returned, stops := f.rule(c, rule, named)
 		falls = falls || returned
 		if stops {
-			f.ends[c.name] = falls
+			f.ends[here] = falls
 			return falls
 		}
 	}
-	f.ends[c.name] = true
+	f.ends[here] = true
 	return true
 }
 
 // rule follows packets through one rule of a chain: whether some may return
 // from the chain, and whether none goes on behind the rule.
-func (f *follower) rule(c *foreignChain, rule foreignRule) (returned, stops bool) {
-	certain := !rule.more
+func (f *follower) rule(c *foreignChain, rule foreignRule, named bool) (returned, stops bool) {
+	certain, others := !rule.more, false
 	for _, m := range rule.where {
 		switch f.matches(m) {
 		case no:
@@ -302,17 +137,26 @@ func (f *follower) rule(c *foreignChain, rule foreignRule) (returned, stops bool
 		case maybe:
 			certain = false
 		}
+		if !m.negate {
+			named, others = named || f.knows(m.key), others || !f.knows(m.key)
+		}
 	}
 	for _, e := range rule.effects {
 		possible := []effect{e}
 		if e.kind == looksUp {
+			if e.by.isInterface() {
+				named, others = named || f.knows(e.by), others || !f.knows(e.by)
+			}
 			var found bool
 			possible, found = f.lookUp(e)
 			certain = certain && found
 		}
+		if f.quiet && others && !named {
+			return returned, false
+		}
 		goesOn := len(possible) == 0
 		for _, e := range possible {
-			back, on := f.effect(c, e)
+			back, on := f.effect(c, e, named)
 			returned, goesOn = returned || back, goesOn || on
 		}
 		if certain && !goesOn {
@@ -324,7 +168,7 @@ func (f *follower) rule(c *foreignChain, rule foreignRule) (returned, stops bool
 
 // effect carries out what a rule does: whether packets may return from the
 // chain, and whether they may go on behind the rule.
-func (f *follower) effect(c *foreignChain, e effect) (returned, goesOn bool) {
+func (f *follower) effect(c *foreignChain, e effect, named bool) (returned, goesOn bool) {
 	switch e.kind {
 	case accepts:
 		return false, false
@@ -336,9 +180,9 @@ func (f *follower) effect(c *foreignChain, e effect) (returned, goesOn bool) {
 	case returns:
 		return true, false
 	case jumps:
-		return false, f.chain(f.table.chains[e.target])
+		return false, f.chain(f.table.chains[e.target], named)
 	case goes:
-		return f.chain(f.table.chains[e.target]), false
+		return f.chain(f.table.chains[e.target], named), false
 	case offloadsFlow:
 		if !slices.Contains(f.offloads, e.target) {
 			f.offloads = append(f.offloads, e.target)
@@ -408,11 +252,14 @@ func (f *follower) matches(m interfaceMatch) answer {
 
 // is says whether an interface of the packets is the one that v stands for.
 func (f *follower) is(key loadedKey, v interfaceValue) answer {
-	if f.way.unnamed || key.isOut() == f.way.in {
+	if !f.knows(key) {
 		return maybe
 	}
 	return f.way.device.is(v)
 }
+
+// knows reports whether the interface is the one that is known of the packets.
+func (f *follower) knows(key loadedKey) bool { return !f.way.unnamed && key.isOut() != f.way.in }
 
 // is says whether the interfaces that the device's name means are those that v
 // stands for.

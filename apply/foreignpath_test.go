@@ -125,6 +125,22 @@ func TestObstacles(t *testing.T) {
 		{"a drop of what is routed between the device and another", `table inet a {
 			chain through { type filter hook forward priority 0; iifname "eth0" oifname "docker0" drop; }
 		}`, "", "table inet a: through(through) for eth0"},
+		{"what is routed to or from another device", `table inet a {
+			chain zone { drop; }
+			chain through { type filter hook forward priority 0; iifname "docker0" drop; iifname != "docker0" oifname "docker0" drop; oifname vmap { "docker0" : goto zone }; oifname { "docker0", "docker1" } jump zone; }
+			chain post { type filter hook postrouting priority 0; iifname "docker0" drop; }
+		}`, "", ""},
+		{"what is routed between another device and this one, in two steps", `table inet a {
+			chain out { iifname "docker0" drop; }
+			chain through { type filter hook forward priority 0; oifname "eth0" jump out; }
+		}`, "", "table inet a: through(out) for eth0"},
+		{"what is routed between another device and this one, in two maps", `table inet a {
+			chain out { iifname vmap { "docker0" : drop }; }
+			chain through { type filter hook forward priority 0; oifname vmap { "eth0" : jump out, "eth1" : jump out }; }
+		}`, "eth0 wan0", "table inet a: through(out) for eth0"},
+		{"everything that is routed but from another device", `table inet a {
+			chain through { type filter hook forward priority 0; iifname != "docker0" drop; }
+		}`, "", "table inet a: through(through) for eth0"},
 		{"a chain for another device", `table inet a {
 			chain zone { tcp dport 1 accept; drop; }
 			chain in { type filter hook input priority 0; iifname "docker0" jump zone; }
@@ -338,6 +354,7 @@ func TestShortcuts(t *testing.T) {
 		{"on the device", []string{"eth0", "lan0"}, [][]expr.Any{add()}, "", "table ip fw f takes from eth0 lan0 (own: true) for eth0"},
 		{"on two devices", []string{"eth0", "lan0"}, [][]expr.Any{add()}, "lan0 eth0", "table ip fw f takes from eth0 lan0 (own: true) for lan0 eth0"},
 		{"on another device, for all that is routed", []string{"lan0"}, [][]expr.Any{add()}, "", "table ip fw f takes from lan0 (own: false) for eth0"},
+		{"for what comes from another device", []string{"lan0"}, [][]expr.Any{add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("lan0\x00")})}, "", "table ip fw f takes from lan0 (own: false) for eth0"},
 		{"for what goes to the device", []string{"lan0"}, [][]expr.Any{add(out("eth0")...)}, "eth0", "table ip fw f takes from lan0 (own: false) for eth0"},
 		{"no rule uses it", []string{"eth0"}, nil, "", ""},
 		{"nothing comes to the rule", []string{"eth0"}, [][]expr.Any{{&expr.Verdict{Kind: expr.VerdictAccept}}, add()}, "", ""},
