@@ -53,6 +53,35 @@ func (p *planner) planRules() error {
 
 // planChain compares the rules of one chain. In a fresh chain nothing stays.
 func (p *planner) planChain(have *Chain, want *ruleset.Chain, fresh bool) (*rulePlan, error) {
+	m, err := matchRules(have, want)
+	if err != nil {
+		return nil, err
+	}
+	renew := make([]bool, len(have.Rules))
+	for i, refs := range m.refs {
+		renew[i] = m.have[i] != unmatched && (fresh || p.refersToFresh(refs))
+	}
+	plan := &rulePlan{changes: ruleChanges(have, want, m.have, m.want, m.matched)}
+	plan.place(have, m.encoded, m.matched, renew)
+	return plan, nil
+}
+
+// ruleMatch says which rule of a chain in the kernel is which wanted one.
+type ruleMatch struct {
+	// have and want are ids: rules that mean the same, and have the same
+	// comment, have the same one. Rules that cannot be read are unmatched.
+	have, want []int32
+	// matched holds, for every rule in the kernel, the index of the wanted one
+	// that it is, or -1.
+	matched []int32
+	// encoded are the expressions of the wanted rules, refs the names that the
+	// rules in the kernel refer to.
+	encoded [][]byte
+	refs    []references
+}
+
+// matchRules compares rules by meaning and comment, in their order.
+func matchRules(have *Chain, want *ruleset.Chain) (*ruleMatch, error) {
 	ids := map[string]int32{}
 	id := func(form, comment string) int32 {
 		key := form + comment
@@ -63,35 +92,33 @@ func (p *planner) planChain(have *Chain, want *ruleset.Chain, fresh bool) (*rule
 		}
 		return n
 	}
-	encoded := make([][]byte, len(want.Rules))
-	wantIDs := make([]int32, len(want.Rules))
+	m := &ruleMatch{
+		have: make([]int32, len(have.Rules)), want: make([]int32, len(want.Rules)),
+		encoded: make([][]byte, len(want.Rules)), refs: make([]references, len(have.Rules)),
+	}
 	for i, r := range want.Rules {
 		var form string
 		var err error
-		if encoded[i], err = encodeRule(r); err == nil {
-			form, _, err = canonical(encoded[i])
+		if m.encoded[i], err = encodeRule(r); err == nil {
+			form, _, err = canonical(m.encoded[i])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("encode rule %s #%d (%s): %w", want.Name, i+1, r.Comment, err)
 		}
-		wantIDs[i] = id(form, r.Comment)
+		m.want[i] = id(form, r.Comment)
 	}
-	haveIDs := make([]int32, len(have.Rules))
-	renew := make([]bool, len(have.Rules))
 	for i, r := range have.Rules {
 		form, refs, err := canonical(r.expressions)
 		if err != nil {
 			// Whatever it is, it is not ours.
-			haveIDs[i] = unmatched
+			m.have[i] = unmatched
 			continue
 		}
-		haveIDs[i] = id(form, r.Comment)
-		renew[i] = fresh || p.refersToFresh(refs)
+		m.have[i] = id(form, r.Comment)
+		m.refs[i] = refs
 	}
-	matched := align(haveIDs, wantIDs)
-	plan := &rulePlan{changes: ruleChanges(have, want, haveIDs, wantIDs, matched)}
-	plan.place(have, encoded, matched, renew)
-	return plan, nil
+	m.matched = align(m.have, m.want)
+	return m, nil
 }
 
 func (p *planner) refersToFresh(refs references) bool {
