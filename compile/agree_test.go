@@ -115,9 +115,7 @@ func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p 
 	if refusedByACL(judge, p, d) && p.Direction == flow.Ingress {
 		want = false // it does not come so far
 	}
-	// Nothing judges exempt packets, so that it makes no difference to them
-	// whether conntrack sees them.
-	if result.Notrack != want && d.Class != policies.Exempt {
+	if result.Notrack != want {
 		return fmt.Errorf("the rules say notrack %t, the policy %t", result.Notrack, want)
 	}
 	if want {
