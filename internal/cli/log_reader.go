@@ -43,8 +43,9 @@ type logReader struct {
 	missed  int
 	overrun bool
 	warned  time.Time
-	// foreign were logged by others.
-	foreign int
+	// foreign were logged by others, malformed are no packets that could be
+	// shown.
+	foreign, malformed int
 }
 
 // run reads until the context ends or enough packets were shown. Both is a
@@ -108,11 +109,14 @@ func (r *logReader) show(copies []nflog.Copy, counts, last bool) error {
 			r.view.lost()
 		}
 		p, err := r.conn.Packet(c)
-		if errors.Is(err, nflog.ErrForeign) {
+		switch {
+		case errors.Is(err, nflog.ErrForeign):
 			r.foreign++
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, nflog.ErrMalformed):
+			r.malformed++
+			continue
+		case err != nil:
 			return err
 		}
 		if err := r.view.packet(&b, &p, c.Missed); err != nil {
@@ -162,6 +166,9 @@ func (r *logReader) end(copies []nflog.Copy, counts bool) error {
 	}
 	if r.foreign > 0 {
 		r.inform("%s logged to the same groups by rules that are not sgc's, and left out.", were(r.foreign))
+	}
+	if r.malformed > 0 {
+		r.inform("%s refused without a sound IP header, and left out.", were(r.malformed))
 	}
 	return nil
 }

@@ -49,11 +49,17 @@ const (
 	ByGroups Refuser = "groups"
 )
 
-// ErrForeign says that a packet was logged by a rule that is not sgc's.
-var ErrForeign = errors.New("the packet was logged by a rule of another program")
+var (
+	// ErrForeign says that a packet was logged by a rule that is not sgc's.
+	ErrForeign = errors.New("the packet was logged by a rule of another program")
+	// ErrMalformed says that a packet has no sound IP header. A raw socket of
+	// the host may send such.
+	ErrMalformed = errors.New("the packet is malformed")
+)
 
 // Packet reads what a copy means. It fails with ErrForeign if the copy's
-// prefix is not one of sgc's.
+// prefix is not one of sgc's, and with ErrMalformed, wrapped, if the packet is
+// none.
 func (l *Conn) Packet(c Copy) (Packet, error) {
 	p, err := c.packet()
 	if err != nil {
@@ -86,7 +92,7 @@ func (c *Copy) packet() (Packet, error) {
 	}
 	p, err := parse(c.Payload)
 	if err != nil {
-		return Packet{}, fmt.Errorf("read a packet that %s refused: %w", block, err)
+		return Packet{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	p.Block, p.Direction, p.By = block, d, by
 	p.Group, p.Time = c.Group, c.Time

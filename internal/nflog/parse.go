@@ -70,11 +70,11 @@ func parseHeaders(b []byte) (p Packet, body []byte, err error) {
 
 func parseIPv4(b []byte) (p Packet, body []byte, err error) {
 	if len(b) < ipv4HeaderLen {
-		return Packet{}, nil, fmt.Errorf("parse IPv4 packet: %d bytes", len(b))
+		return Packet{}, nil, fmt.Errorf("parse IPv4 header: %d bytes", len(b))
 	}
 	header, length := int(b[0]&0xf)*4, int(binary.BigEndian.Uint16(b[2:]))
 	if header < ipv4HeaderLen {
-		return Packet{}, nil, fmt.Errorf("parse IPv4 packet: header of %d bytes", header)
+		return Packet{}, nil, fmt.Errorf("parse IPv4 header: it says that it has %d bytes", header)
 	}
 	if length < header {
 		length = len(b)
@@ -94,7 +94,7 @@ func parseIPv4(b []byte) (p Packet, body []byte, err error) {
 
 func parseIPv6(b []byte) (p Packet, body []byte, err error) {
 	if len(b) < ipv6HeaderLen {
-		return Packet{}, nil, fmt.Errorf("parse IPv6 packet: %d bytes", len(b))
+		return Packet{}, nil, fmt.Errorf("parse IPv6 header: %d bytes", len(b))
 	}
 	p = Packet{
 		Packet: flow.Packet{
