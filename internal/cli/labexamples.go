@@ -116,9 +116,7 @@ func (g *gallery) add(e example) *example {
 		return nil
 	}
 	if p.Protocol.IsOther(p.Family()) && e.answers == nil {
-		// A second packet of the protocol to or from the peer would belong to
-		// the flow of the first.
-		f := flow.Packet{Interface: p.Interface, Protocol: p.Protocol, Source: p.Peer()}
+		f := otherFlow(p)
 		if g.flows[f] {
 			return nil
 		}
@@ -131,6 +129,13 @@ func (g *gallery) add(e example) *example {
 	e.meaning = g.judge.Decide(p)
 	g.examples = append(g.examples, &e)
 	return &e
+}
+
+// otherFlow returns what tells flows of protocols apart that are tracked by
+// address alone: a second packet to or from the peer belongs to that of the
+// first.
+func otherFlow(p *flow.Packet) flow.Packet {
+	return flow.Packet{Interface: p.Interface, Protocol: p.Protocol, Source: p.Peer()}
 }
 
 // addDropped takes an example if the policy lets its packet not through, and

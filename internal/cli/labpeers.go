@@ -84,7 +84,7 @@ func (g *gallery) addressIn(i labInterface, r *policies.Rule, prefix netip.Prefi
 			continue
 		}
 		p := g.packet(i, r.Direction, a, services[0])
-		if g.possible(&p) != nil {
+		if g.possible(&p) != nil || p.Protocol.IsOther(p.Family()) && g.flows[otherFlow(&p)] {
 			continue
 		}
 		if g.judge.Decide(&p).Rule == r {
