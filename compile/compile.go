@@ -51,9 +51,8 @@ func CompileWithNotes(p *policies.Policy, env Environment) (*ruleset.Table, []No
 // alone for it.
 func Notes(p *policies.Policy) []Note {
 	c := newCompiler(p, Environment{})
-	profiles, _ := c.selectProfiles()
 	for _, d := range flow.Directions {
-		c.addACLs(profiles, d)
+		c.addACLs(d)
 	}
 	return c.notes
 }
@@ -123,20 +122,22 @@ func (c *compiler) addInterfaces() {
 	profiles, of := c.selectProfiles()
 	for _, d := range flow.Directions {
 		c.addRefusals(d)
-		c.addACLs(profiles, d)
+		c.addACLs(d)
 		filter, raw := map[*profile]ruleset.Verdict{}, map[*profile]ruleset.Verdict{}
 		needRaw := false
 		for _, p := range profiles {
-			filter[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: c.addFilter(p, d)}
+			filter[p] = ruleset.Verdict{Kind: ruleset.Jump, Chain: c.addFilter(p, d)}
 			raw[p] = accept
 			if chain := c.addRaw(p, d); chain != "" {
 				raw[p] = ruleset.Verdict{Kind: ruleset.Goto, Chain: chain}
 				needRaw = true
 			}
 		}
-		c.addBase(filterBase(d), "interfaces."+d.String(), d, of, filter)
+		c.addBase(filterBase(d), "interfaces."+d.String(), d, func(i *policies.Interface) ruleset.Verdict { return filter[of[i]] })
 		if needRaw {
-			c.addBase(rawBase(d), "interfaces.raw."+d.String(), d, of, raw)
+			base := rawBase(d)
+			base.Rules = c.byInterface("interfaces.raw."+d.String(), d, func(i *policies.Interface) ruleset.Verdict { return raw[of[i]] })
+			c.addChain(base)
 		}
 	}
 }
@@ -158,11 +159,31 @@ func rawBase(d flow.Direction) *ruleset.Chain {
 	return &ruleset.Chain{Name: "raw.output", Hook: &ruleset.Hook{Point: ruleset.Output, Priority: -300}}
 }
 
-// addBase adds a base chain that sends the packets of every interface to the
-// verdict of its profile. Interfaces that no block names fall through and are
-// accepted.
-func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction, of map[*policies.Interface]*profile, verdicts map[*profile]ruleset.Verdict) {
-	base.Rules = c.byInterface(mapName, d, func(i *policies.Interface) ruleset.Verdict { return verdicts[of[i]] })
+// addBase adds a base chain in which the packets of every interface get the
+// verdict for it, a jump to the chain that decides or accept. Packets of
+// interfaces that no block names pass.
+//
+// A packet that the map sends to a chain does not come back, save in the middle
+// of a change: if it walks the rules of the old generation and finds an element
+// of the new one, that chain is empty. It must not pass for that.
+func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction, verdict func(*policies.Interface) ruleset.Verdict) {
+	byName := c.byInterface(mapName, d, verdict)
+	base.Rules = append(base.Rules, byName[0])
+	managed := &ruleset.Set{Name: "interfaces", Comment: "managed interfaces", Key: []ruleset.Type{ruleset.IfName}}
+	for _, i := range c.policy.Interfaces {
+		if !strings.HasSuffix(i.Name, "*") {
+			managed.Elements = append(managed.Elements, ruleset.Element{First: ruleset.IfNameKey(i.Name)})
+		}
+	}
+	if len(managed.Elements) > 0 {
+		sortElements(managed.Elements)
+		c.addSet(managed)
+		base.Rules = append(base.Rules, ruleset.Rule{
+			Statements: []ruleset.Statement{lookup(managed.Name, ruleset.InterfaceName(d)), drop},
+			Comment:    "in the middle of a change",
+		})
+	}
+	base.Rules = append(base.Rules, byName[1:]...)
 	c.addChain(base)
 }
 

@@ -89,7 +89,7 @@ func elements(s *ruleset.Set) []string {
 func TestEveryPortHasItsLeafChain(t *testing.T) {
 	table := Compile(webPolicy(tcpRule("http", 80, 80, "0.0.0.0/0"), tcpRule("ssh", 22, 22, "203.0.113.1/32")), Environment{})
 	got := elements(set(t, table, "web.ingress.tcp4.ports"))
-	want := []string{"22 : goto web.ingress.tcp4.ssh", "80 : goto web.ingress.tcp4.http"}
+	want := []string{"22 : jump web.ingress.tcp4.ssh", "80 : jump web.ingress.tcp4.http"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -104,25 +104,29 @@ func TestPiecesWithTheSameRulesShareAChain(t *testing.T) {
 	table := Compile(webPolicy(r, tcpRule("hole", 8050, 8050, "11.0.0.0/8")), Environment{})
 	got := elements(set(t, table, "web.ingress.tcp4.ports"))
 	want := []string{
-		"80 : goto web.ingress.tcp4.many",
-		"8000-8049 : goto web.ingress.tcp4.many",
-		"8050 : goto web.ingress.tcp4.hole/many",
-		"8051-8099 : goto web.ingress.tcp4.many",
+		"80 : jump web.ingress.tcp4.many",
+		"8000-8049 : jump web.ingress.tcp4.many",
+		"8050 : jump web.ingress.tcp4.hole/many",
+		"8051-8099 : jump web.ingress.tcp4.many",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-func TestRulesForAllPortsStandInOneChain(t *testing.T) {
+func TestRulesForAllPortsStandBehindTheMap(t *testing.T) {
 	table := Compile(webPolicy(tcpRule("all", 0, 65535, "10.0.0.0/8"), tcpRule("ssh", 22, 22, "203.0.113.1/32")), Environment{})
-	leaf := chain(t, table, "web.ingress.tcp4.ssh")
-	if last := leaf[len(leaf)-1]; !strings.HasPrefix(last, "goto web.ingress.tcp4/rest") {
-		t.Errorf("the leaf chain ends in %q", last)
+	got := chain(t, table, "web.ingress.tcp4")
+	want := []string{
+		`th dport vmap @web.ingress.tcp4.ports comment "rules by ports"`,
+		`ip saddr 10.0.0.0/8 counter accept comment "security_group.web.ingress.all"`,
+		`drop comment "no rule allows it"`,
 	}
-	rest := chain(t, table, "web.ingress.tcp4/rest")
-	if len(rest) != 2 || !strings.HasPrefix(rest[0], "ip saddr 10.0.0.0/8 counter accept") {
-		t.Errorf("the rest is %q", rest)
+	if !slices.Equal(got[len(got)-3:], want) {
+		t.Errorf("the chain ends in %q, want %q", got[len(got)-3:], want)
+	}
+	if leaf := chain(t, table, "web.ingress.tcp4.ssh"); len(leaf) != 1 {
+		t.Errorf("the leaf chain is %q", leaf)
 	}
 }
 
@@ -191,10 +195,10 @@ func TestTheLongestWildcardComesFirst(t *testing.T) {
 	got := chain(t, Compile(p, Environment{}), "prerouting")
 	want := []string{
 		`iifname vmap @interfaces.ingress comment "by interface"`,
-		`iifname "eth*" goto web.ingress comment "interface.eth*"`,
-		`iifname "wan*" goto _none.ingress comment "interface.wan*"`,
-		`iifname "e*" goto _none.ingress comment "interface.e*"`,
-		`goto _none.ingress comment "interface.*"`,
+		`iifname "eth*" jump web.ingress comment "interface.eth*"`,
+		`iifname "wan*" jump _none.ingress comment "interface.wan*"`,
+		`iifname "e*" jump _none.ingress comment "interface.e*"`,
+		`jump _none.ingress comment "interface.*"`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)

@@ -7,7 +7,7 @@
 //	peers.go   the addresses of a set of rules, as prefixes or sets
 //	space.go   atoms and addresses laid out as maps and leaf chains
 //	filter.go  the chains that a packet walks to get there
-//	raw.go     those before conntrack: network ACLs on ingress, notrack
+//	raw.go     those before conntrack: notrack
 //	open.go    the open space: what notrack is for, and its ICMP errors
 //	acl.go     network ACLs: first-match elimination
 //	refuse.go  what happens to packets that are not let through
@@ -30,6 +30,17 @@
 // counts: the counters of every rule of the policy are there without asking.
 //
 // Rules that cover a whole key space (all ports, all types) do not take part
-// in the cutting. They stand in one chain that every leaf chain falls through
-// to; else a policy of m such rules and n ports would hold m·n addresses.
+// in the cutting. They stand behind the map, and every leaf chain returns to
+// them; else a policy of m such rules and n ports would hold m·n addresses.
+//
+// # Where this departs from verdict maps that end in goto
+//
+// The kernel reads the generation of the rules once for a packet, but looks
+// elements up in whatever is there at that moment. A packet that is on its way
+// while a policy changes may so be sent to a chain that is empty in its own
+// generation. Leaf chains are therefore jumped to, and what follows the map
+// refuses; the chains of an interface are jumped to from the base chain, where a
+// rule behind the map drops what comes back. Network ACLs have base chains of
+// their own, so that what they allow is accepted there and goes on to the next
+// base chain, and what comes back from a leaf chain is refused as well.
 package compile

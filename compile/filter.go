@@ -28,7 +28,7 @@ const (
 // addFilter adds the chains that judge the packets of a profile's interfaces,
 // and returns the first one's name.
 func (c *compiler) addFilter(p *profile, d flow.Direction) string {
-	name := c.addDispatch(p, fmt.Sprintf("%s.%s", p.name, d), exemptPeers(d, accept), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
+	name := c.addDispatch(c.attached(p), fmt.Sprintf("%s.%s", p.name, d), exemptPeers(d), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
 		return c.protocolRules(p, d, f, proto)
 	})
 	c.chains[name].Rules = append(c.chains[name].Rules,
@@ -46,13 +46,12 @@ func (c *compiler) addFilter(p *profile, d flow.Direction) string {
 	return name
 }
 
-// exemptPeers give the verdict to what goes to or comes from peers that are
-// never filtered.
-func exemptPeers(d flow.Direction, verdict ruleset.Verdict) []ruleset.Rule {
+// exemptPeers accept what goes to or comes from peers that are never filtered.
+func exemptPeers(d flow.Direction) []ruleset.Rule {
 	var rules []ruleset.Rule
 	for _, f := range flow.Families {
 		rules = append(rules, ruleset.Rule{
-			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), verdict},
+			Statements: []ruleset.Statement{lookup("exempt."+familySuffix(f), ruleset.Peer(f, d)), accept},
 			Comment:    "never filtered: services and host.exempt",
 		})
 	}
@@ -75,24 +74,20 @@ func (c *compiler) attached(p *profile) string {
 // ICMP: what is exempt, what conntrack knows, then the policy's rules.
 func (c *compiler) protocolRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
 	space := fmt.Sprintf("%s.%s.%s", p.scope.name, d, protoName(proto, f))
-	rules := c.exemptRules(d, f, proto, accept)
-	if d == flow.Egress && p.acl != nil {
-		// The last word: before any state, so that it binds replies too.
-		rules = append(rules, jumpACL(p.acl, d, protoName(proto, f)))
-	}
+	rules := c.exemptRules(d, f, proto)
 	rules = append(rules, ruleset.Rule{
 		Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtEstablished}, accept},
 		Comment:    "tracked flows",
 	})
 	if proto.IsICMP(f) {
 		rules = append(rules, c.errorRules(p, d, f)...)
-		return append(rules, c.spaceRules(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
+		return append(rules, c.decideSpace(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
 	}
 	rules = append(rules, c.invalidRules(p, d, f, proto)...)
-	return append(rules, c.spaceRules(&keySpace{
+	return append(rules, c.decideSpace(&keySpace{
 		name: space, of: "ports", direction: d, family: f,
 		field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
-		allowed: accept, refused: c.refused(d, byGroups),
+		allowed: accept,
 	}, c.portRules(p.scope, d, f, proto))...)
 }
 
@@ -126,12 +121,11 @@ func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, pro
 	return append(rules, ruleset.Rule{Statements: append(statements, refused), Comment: "belongs to no flow"})
 }
 
-// exemptRules give the verdict to what is never filtered within one protocol
-// (2.6).
-func (c *compiler) exemptRules(d flow.Direction, f flow.Family, proto flow.Protocol, verdict ruleset.Verdict) []ruleset.Rule {
+// exemptRules accept what is never filtered within one protocol (2.6).
+func (c *compiler) exemptRules(d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
 	var rules []ruleset.Rule
 	exempt := func(comment string, statements ...ruleset.Statement) {
-		rules = append(rules, ruleset.Rule{Statements: append(statements, verdict), Comment: "never filtered: " + comment})
+		rules = append(rules, ruleset.Rule{Statements: append(statements, accept), Comment: "never filtered: " + comment})
 	}
 	if proto == flow.ICMPv6 {
 		hops := func(n byte) ruleset.Match {
@@ -190,17 +184,13 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 		{Statements: []ruleset.Statement{ruleset.Update{Fields: key, Set: flows, Timeout: otherTimeout}}, Comment: "open the flow"},
 		{Statements: []ruleset.Statement{accept}, Comment: "allowed by a rule"},
 	}})
-	var rules []ruleset.Rule
-	if d == flow.Egress && p.acl != nil {
-		rules = append(rules, jumpACL(p.acl, d, fmt.Sprintf("other%d", f)))
-	}
-	rules = append(rules, []ruleset.Rule{
+	rules := []ruleset.Rule{
 		{Statements: []ruleset.Statement{
 			ruleset.Lookup{Fields: key, Set: flows},
 			ruleset.Update{Fields: key, Set: flows, Timeout: otherTimeout},
 		}, Comment: "traffic keeps a flow alive"},
 		{Statements: []ruleset.Statement{ruleset.Lookup{Fields: key, Set: flows}, accept}, Comment: "tracked flows"},
-	}...)
+	}
 	var keyed []keyedRule
 	for _, r := range c.rules(p.scope, d, f, func(r *policies.Rule) bool { return r.AllProtocols || isOther(r.Protocol) }) {
 		n := -1
@@ -209,10 +199,10 @@ func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) st
 		}
 		keyed = append(keyed, keyedRule{r, []span{codeSpan(n)}})
 	}
-	rules = append(rules, c.spaceRules(&keySpace{
+	rules = append(rules, c.decideSpace(&keySpace{
 		name: fmt.Sprintf("%s.%s.other%d", p.scope.name, d, f), of: "protocols", direction: d, family: f,
 		field: ruleset.L4Protocol, keyType: ruleset.InetProto, last: 255,
-		allowed: ruleset.Verdict{Kind: ruleset.Goto, Chain: open}, refused: c.refused(d, byGroups),
+		allowed: ruleset.Verdict{Kind: ruleset.Goto, Chain: open},
 	}, keyed)...)
 	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: rules})
 	return name

@@ -8,46 +8,21 @@ import (
 )
 
 // addRaw adds the chains that a profile's packets walk before conntrack sees
-// them: the ACL on ingress, then notrack for open flows. It returns the first
-// chain's name, or "" if there is nothing to do.
+// them: notrack for open flows. It returns the first chain's name, or "" if
+// there is nothing to do.
 func (c *compiler) addRaw(p *profile, d flow.Direction) string {
-	name := fmt.Sprintf("%s.raw.%s", p.name, d)
-	open := c.addDispatch(p, name, nil, func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
+	return c.addDispatch(c.attached(p), fmt.Sprintf("%s.raw.%s", p.name, d), nil, func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
 		if !proto.HasPorts() {
 			return nil
 		}
 		return c.notrackRules(p, d, f, proto)
 	})
-	if d == flow.Egress || p.acl == nil {
-		return open
-	}
-
-	// What the ACL may not judge, and what it allows, goes on to notrack.
-	next := accept
-	if open != "" {
-		next = ruleset.Verdict{Kind: ruleset.Goto, Chain: open}
-	}
-	chain := c.addDispatch(p, name+".acl", exemptPeers(d, next), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
-		return append(c.exemptRules(d, f, proto, next),
-			jumpACL(p.acl, d, protoName(proto, f)),
-			ruleset.Rule{Statements: []ruleset.Statement{next}, Comment: "allowed by the ACL"})
-	})
-	for _, f := range flow.Families {
-		c.chains[chain].Rules = append(c.chains[chain].Rules, ruleset.Rule{
-			Statements: []ruleset.Statement{
-				ruleset.Match{Field: ruleset.NFProtocol, Value: ruleset.NFProtoKey(f)},
-				ruleset.Verdict{Kind: ruleset.Goto, Chain: aclChain(p.acl, d, fmt.Sprintf("other%d", f))},
-			},
-			Comment: comment([]string{p.acl.Address()}),
-		})
-	}
-	return chain
 }
 
 // addDispatch adds a chain that begins with some rules and then sends TCP, UDP
 // and each family's ICMP to chains of the rules that are made for them. It
 // returns the chain's name, or "" if no rules are made for any protocol.
-func (c *compiler) addDispatch(p *profile, name string, begin []ruleset.Rule, rules func(flow.Family, flow.Protocol) []ruleset.Rule) string {
+func (c *compiler) addDispatch(comment, name string, begin []ruleset.Rule, rules func(flow.Family, flow.Protocol) []ruleset.Rule) string {
 	m := &ruleset.Set{
 		Name: name + ".protocols", Key: []ruleset.Type{ruleset.NFProto, ruleset.InetProto}, Map: true,
 	}
@@ -58,7 +33,7 @@ func (c *compiler) addDispatch(p *profile, name string, begin []ruleset.Rule, ru
 				continue
 			}
 			chain := name + "." + protoName(proto, f)
-			c.addChain(&ruleset.Chain{Name: chain, Comment: c.attached(p), Rules: r})
+			c.addChain(&ruleset.Chain{Name: chain, Comment: comment, Rules: r})
 			m.Elements = append(m.Elements, ruleset.Element{
 				First:   ruleset.Concat(ruleset.NFProtoKey(f), ruleset.ProtoKey(proto)),
 				Verdict: &ruleset.Verdict{Kind: ruleset.Goto, Chain: chain},
@@ -70,7 +45,7 @@ func (c *compiler) addDispatch(p *profile, name string, begin []ruleset.Rule, ru
 	}
 	sortElements(m.Elements)
 	c.addSet(m)
-	c.addChain(&ruleset.Chain{Name: name, Comment: c.attached(p), Rules: append(begin, ruleset.Rule{
+	c.addChain(&ruleset.Chain{Name: name, Comment: comment, Rules: append(begin, ruleset.Rule{
 		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{ruleset.NFProtocol, ruleset.L4Protocol}, Map: m.Name}},
 		Comment:    "by protocol",
 	})})

@@ -42,7 +42,7 @@ func (c *compiler) addRefusals(d flow.Direction) {
 			if i.Log == nil {
 				return drop
 			}
-			return ruleset.Verdict{Kind: ruleset.Goto, Chain: c.addLog(i, d, by)}
+			return ruleset.Verdict{Kind: ruleset.Jump, Chain: c.addLog(i, d, by)}
 		})
 		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{drop}, Comment: "refused"})
 		c.addChain(&ruleset.Chain{Name: name, Comment: "log_denied", Rules: rules})

@@ -20,8 +20,6 @@ type scope struct {
 type profile struct {
 	name  string
 	scope *scope
-	// acl is nil where there is none.
-	acl *policies.ACL
 	// notrackOff keeps open flows in conntrack.
 	notrackOff bool
 	// alwaysTrack are the peers whose flows are tracked whatever is open.
@@ -52,10 +50,6 @@ func (c *compiler) selectProfiles() ([]*profile, map[*policies.Interface]*profil
 			scopes[name] = s
 		}
 		p := &profile{name: s.name, scope: s, notrackOff: i.NotrackOff}
-		if i.ACL != "" {
-			p.acl = c.acls[i.ACL]
-			p.name += ".acl." + i.ACL
-		}
 		if i.NotrackOff {
 			p.name += ".tracked"
 		}

@@ -23,11 +23,11 @@ type keySpace struct {
 	field     ruleset.Field
 	keyType   ruleset.Type
 	last      uint16
-	// allowed and refused are what happens to packets in the end.
-	allowed, refused ruleset.Verdict
-	// inner, where it is not nil, decides an atom by a further key, and
-	// reports whether it did.
-	inner func(a atom[*policies.Rule], refused ruleset.Verdict) (ruleset.Verdict, bool)
+	// allowed is what happens to packets that a rule lets through.
+	allowed ruleset.Verdict
+	// inner, where it is not nil, adds a chain that decides an atom by a further
+	// key, and returns its name, or "" where that is not needed.
+	inner func(a atom[*policies.Rule]) string
 }
 
 // spanKey returns the raw key of a type for a number.
@@ -38,63 +38,73 @@ func spanKey(t ruleset.Type, n uint16) string {
 	return string([]byte{byte(n)})
 }
 
-// spaceRules returns the nft rules that decide a packet by its key and peer,
-// as the end of a chain. What they need beside is added to the table.
+// spaceRules returns the nft rules that decide a packet by its key and peer.
+// They let through, or fall through. What they need beside is added to the
+// table.
+//
+// The map jumps to its leaf chains, and a chain that finds nothing returns. In
+// the middle of a change a packet may find an element of one generation and
+// walk the rules of the other, in which the leaf chain is empty: it then returns
+// as well, and is refused by what comes after. From a goto it would fall out of
+// the base chain and pass.
 func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 	all, part := whole(rules, s.last)
-	rest := c.peerRulesOrNone(all, s, s.name+"/rest")
-	if len(rest) == 1 && isUnconditional(rest[0]) {
-		return rest // anybody, whatever the key
+	var rest []ruleset.Rule
+	if len(all) > 0 {
+		rest = c.peerRules(all, s.direction, s.family, s.name+"/rest", s.allowed)
+		if isUnconditional(rest[0]) {
+			return rest // anybody, whatever the key
+		}
 	}
-	if len(part) == 0 {
-		return append(rest, end(s.refused))
+	var out []ruleset.Rule
+	for i, layer := range layers(part) {
+		name := s.name + "." + s.of
+		if i > 0 {
+			name = fmt.Sprintf("%s/layer%d", name, i)
+		}
+		m := &ruleset.Set{Name: name, Key: []ruleset.Type{s.keyType}, Map: true, Interval: true}
+		for _, a := range cut(layer) {
+			v := ruleset.Verdict{Kind: ruleset.Jump, Chain: c.addLeaf(s, a)}
+			m.Elements = append(m.Elements, ruleset.Element{First: spanKey(s.keyType, a.first), Last: spanKey(s.keyType, a.last), Verdict: &v})
+		}
+		c.addSet(m)
+		out = append(out, ruleset.Rule{
+			Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{s.field}, Map: name}},
+			Comment:    "rules by " + s.of,
+		})
 	}
-
-	otherwise := s.refused
-	if len(rest) > 0 {
-		otherwise = ruleset.Verdict{Kind: ruleset.Goto, Chain: s.name + "/rest"}
-		c.addChain(&ruleset.Chain{Name: otherwise.Chain, Comment: "rules for all " + s.of, Rules: append(rest, end(s.refused))})
-	}
-	// Each layer falls through to the next; nearly always there is one.
-	in := layers(part)
-	for i := len(in) - 1; i > 0; i-- {
-		layer := *s
-		layer.name = fmt.Sprintf("%s/layer%d", s.name, i)
-		c.addChain(&ruleset.Chain{Name: layer.name, Comment: "wide overlapping rules in layers", Rules: c.layerRules(&layer, in[i], otherwise)})
-		otherwise = ruleset.Verdict{Kind: ruleset.Goto, Chain: layer.name}
-	}
-	return c.layerRules(s, in[0], otherwise)
+	return append(out, rest...)
 }
 
-// layerRules returns the nft rules that decide by one map of the rules' atoms,
-// and go on to otherwise where no rule allows.
-func (c *compiler) layerRules(s *keySpace, rules []keyedRule, otherwise ruleset.Verdict) []ruleset.Rule {
-	m := &ruleset.Set{Name: s.name + "." + s.of, Key: []ruleset.Type{s.keyType}, Map: true, Interval: true}
-	for _, a := range cut(rules) {
-		v := c.atomVerdict(s, a, otherwise)
-		if n := len(m.Elements); n > 0 && *m.Elements[n-1].Verdict == v && m.Elements[n-1].Last == spanKey(s.keyType, a.first-1) {
-			m.Elements[n-1].Last = spanKey(s.keyType, a.last)
-			continue
-		}
-		m.Elements = append(m.Elements, ruleset.Element{First: spanKey(s.keyType, a.first), Last: spanKey(s.keyType, a.last), Verdict: &v})
+// decideSpace returns spaceRules as the end of a chain: what no rule lets
+// through is refused.
+func (c *compiler) decideSpace(s *keySpace, rules []keyedRule) []ruleset.Rule {
+	out := c.spaceRules(s, rules)
+	if len(out) > 0 && isUnconditional(out[len(out)-1]) {
+		return out
 	}
-	c.addSet(m)
-	return []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{s.field}, Map: m.Name}}, Comment: "rules by " + s.of},
-		end(otherwise),
-	}
+	return append(out, ruleset.Rule{
+		Statements: []ruleset.Statement{c.refused(s.direction, byGroups)},
+		Comment:    "no rule allows it",
+	})
 }
 
 // isUnconditional reports whether the rule, made by allowRule, lets everybody
 // through.
-func isUnconditional(r ruleset.Rule) bool { return len(r.Statements) == 2 }
+func isUnconditional(r ruleset.Rule) bool {
+	if len(r.Statements) != 2 {
+		return false
+	}
+	_, ok := r.Statements[0].(ruleset.Counter)
+	return ok
+}
 
-// atomVerdict returns what happens to packets of one atom: a leaf chain that
-// looks at the peer, and counts.
-func (c *compiler) atomVerdict(s *keySpace, a atom[*policies.Rule], otherwise ruleset.Verdict) ruleset.Verdict {
+// addLeaf adds the chain that decides packets of one atom by their peer, and
+// counts them. It returns the chain's name.
+func (c *compiler) addLeaf(s *keySpace, a atom[*policies.Rule]) string {
 	if s.inner != nil {
-		if v, ok := s.inner(a, otherwise); ok {
-			return v
+		if name := s.inner(a); name != "" {
+			return name
 		}
 	}
 	ids := make([]string, len(a.rules))
@@ -108,13 +118,12 @@ func (c *compiler) atomVerdict(s *keySpace, a atom[*policies.Rule], otherwise ru
 	}
 	name := shorten(s.name + "." + strings.Join(ids, "/"))
 	if c.chains[name] == nil {
-		rules := c.peerRules(a.rules, s.direction, s.family, name, s.allowed)
-		if !isUnconditional(rules[0]) {
-			rules = append(rules, end(otherwise))
-		}
-		c.addChain(&ruleset.Chain{Name: name, Comment: comment(addresses), Rules: rules})
+		c.addChain(&ruleset.Chain{
+			Name: name, Comment: comment(addresses),
+			Rules: c.peerRules(a.rules, s.direction, s.family, name, s.allowed),
+		})
 	}
-	return ruleset.Verdict{Kind: ruleset.Goto, Chain: name}
+	return name
 }
 
 // scopeName returns the first part of the space's name.
@@ -127,22 +136,6 @@ func (s *keySpace) scopeName() string {
 	return s.name
 }
 
-func (c *compiler) peerRulesOrNone(rules []*policies.Rule, s *keySpace, own string) []ruleset.Rule {
-	if len(rules) == 0 {
-		return nil
-	}
-	return c.peerRules(rules, s.direction, s.family, own, s.allowed)
-}
-
-// end is the last rule of a chain.
-func end(v ruleset.Verdict) ruleset.Rule {
-	text := "no rule allows it"
-	if v.Kind == ruleset.Goto && !strings.HasPrefix(v.Chain, "refused.") {
-		text = "the other rules"
-	}
-	return ruleset.Rule{Statements: []ruleset.Statement{v}, Comment: text}
-}
-
 // icmpSpace returns the space of the family's ICMP types; types that some rule
 // allows in part are decided by code.
 func (c *compiler) icmpSpace(name string, d flow.Direction, f flow.Family) *keySpace {
@@ -153,23 +146,23 @@ func (c *compiler) icmpSpace(name string, d flow.Direction, f flow.Family) *keyS
 	s := &keySpace{
 		name: name, of: "types", direction: d, family: f,
 		field: ruleset.ICMPTypeField(f), keyType: typeOf, last: 255,
-		allowed: accept, refused: c.refused(d, byGroups),
+		allowed: accept,
 	}
-	s.inner = func(a atom[*policies.Rule], refused ruleset.Verdict) (ruleset.Verdict, bool) {
+	s.inner = func(a atom[*policies.Rule]) string {
 		if !slices.ContainsFunc(a.rules, func(r *policies.Rule) bool { return icmpCode(r) != -1 }) {
-			return ruleset.Verdict{}, false
+			return ""
 		}
 		codes := &keySpace{
 			name: name + "/" + a.span.String(), of: "codes", direction: d, family: f,
 			field: ruleset.ICMPCodeField(f), keyType: codeOf, last: 255,
-			allowed: accept, refused: refused,
+			allowed: accept,
 		}
 		keyed := make([]keyedRule, len(a.rules))
 		for i, r := range a.rules {
 			keyed[i] = keyedRule{r, []span{codeSpan(icmpCode(r))}}
 		}
 		c.addChain(&ruleset.Chain{Name: codes.name, Rules: c.spaceRules(codes, keyed)})
-		return ruleset.Verdict{Kind: ruleset.Goto, Chain: codes.name}, true
+		return codes.name
 	}
 	return s
 }
