@@ -33,6 +33,7 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 			fmt.Fprintf(&b, "  %s\n", clean(n))
 		}
 	}
+	writeWarnings(&b, paint, p.warnings)
 	if verbose && !p.empty() {
 		fmt.Fprintf(&b, "%s\n", paint.bold("operations"))
 		for c := range p.delta.Changes() {

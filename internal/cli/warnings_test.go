@@ -1,8 +1,12 @@
 package cli
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"sgc/apply"
 	"sgc/internal/links"
@@ -83,6 +87,47 @@ func TestEnslavedInterfaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEnslavedOnTheKernel puts a named interface into a bridge and takes it out
+// again.
+func TestEnslavedOnTheKernel(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web.hcl", webPolicy)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	eth0 := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
+	eth1 := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}, PeerName: "peer1"}
+	do := func(f func() error) {
+		t.Helper()
+		if err := s.ns.Do(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(func() error {
+		return errors.Join(netlink.LinkAdd(bridge), netlink.LinkAdd(eth0), netlink.LinkAdd(eth1), netlink.LinkSetMaster(eth1, bridge))
+	})
+	const says = "warnings\n  eth0 is enslaved to bridge br0: "
+	wantWarned := func(want bool) {
+		t.Helper()
+		for _, command := range [][]string{{"plan", s.dir}, {"apply", "--auto-approve", s.dir}, {"status"}} {
+			if out := s.mustRun(command...).out; strings.Contains(out, says) != want || strings.Contains(out, "warnings") != want {
+				t.Errorf("%s warns: %v, want %v:\n%s", command[0], !want, want, out)
+			}
+		}
+		out := s.mustRun("status", "--json").out
+		var view statusView
+		if err := json.Unmarshal([]byte(out), &view); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(view.Warnings) == 1 && view.Warnings[0].Kind == warnEnslaved && view.Warnings[0].Subject == "interface.eth0"; got != want {
+			t.Errorf("in JSON: %v, want %v:\n%s", got, want, out)
+		}
+	}
+	wantWarned(false)
+	do(func() error { return netlink.LinkSetMaster(eth0, bridge) })
+	wantWarned(true)
+	do(func() error { return netlink.LinkSetNoMaster(eth0) })
+	wantWarned(false)
 }
 
 func TestManagedDevices(t *testing.T) {
