@@ -160,6 +160,14 @@ func names(t *ruleset.Table) []string {
 	return out
 }
 
+func TestNoSetIsEmptyButThoseThatPacketsFill(t *testing.T) {
+	for _, s := range Compile(webPolicy(tcpRule("ssh", 22, 22, "203.0.113.1/32")), Environment{}).Sets {
+		if len(s.Elements) == 0 && !s.Dynamic {
+			t.Errorf("set %s is empty", s.Name)
+		}
+	}
+}
+
 func TestNoChainGrowsWithThePolicy(t *testing.T) {
 	var rules []*policies.Rule
 	for i := range 3000 {

@@ -131,6 +131,9 @@ var layerSizes = [...]int{4096, 256, 16, 1}
 // each, and every size is a layer with atoms of its own. Most policies are one
 // layer.
 func layers(rules []keyedRule) [][]keyedRule {
+	if len(rules) == 0 {
+		return nil
+	}
 	if weight(rules) <= 16*len(rules)+10000 {
 		return [][]keyedRule{rules}
 	}
