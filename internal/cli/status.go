@@ -18,12 +18,21 @@ func (s *session) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show what is enforced",
 		Description: `Show which policy the kernel enforces, on which interfaces, since when and from
-which files, and whether the kernel's table still is what was applied.`,
+which files, and whether the kernel's table still is what was applied.
+
+With --rules, also show what the kernel counted for every rule of every security
+group: the packets that a rule itself let through. Of a flow that conntrack
+follows, these are the ones that open it; of any other flow, all. Rules that the
+kernel counts together stand in one line. What no apply changed counts on; a
+rule that was changed begins anew.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "rules", Usage: "also show packets and bytes for each rule of the policy"},
+		},
 		Action: func(c *cli.Context) error {
 			if err := none(c); err != nil {
 				return err
 			}
-			return s.status(c.Context)
+			return s.status(c.Context, c.Bool("rules"))
 		},
 	}
 }
@@ -43,9 +52,11 @@ type statusView struct {
 	By         string          `json:"by,omitempty"`
 	Interfaces []interfaceView `json:"interfaces,omitempty"`
 	Groups     []groupView     `json:"security_groups,omitempty"`
-	Drift      []drifted       `json:"drift"`
-	Table      *tableView      `json:"table,omitempty"`
-	Notes      []string        `json:"notes"`
+	// Rules are there with --rules, if the policy is known.
+	Rules []ruleCount `json:"rules,omitzero"`
+	Drift []drifted   `json:"drift"`
+	Table *tableView  `json:"table,omitempty"`
+	Notes []string    `json:"notes"`
 	// Warnings are of what makes the policy moot; nothing is where nothing is
 	// enforced.
 	Warnings []warning `json:"warnings"`
@@ -86,7 +97,7 @@ func (v tableView) String() string {
 	return strings.Join([]string{plural(v.Chains, "chain"), plural(v.Rules, "rule"), plural(v.Sets, "set"), plural(v.Elements, "element")}, ", ")
 }
 
-func (s *session) status(ctx context.Context) (err error) {
+func (s *session) status(ctx context.Context, rules bool) (err error) {
 	k, err := apply.Open(s.Netns)
 	if err != nil {
 		return err
@@ -105,10 +116,18 @@ func (s *session) status(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if rules {
+		if view.Rules, err = countRules(found); err != nil {
+			return err
+		}
+		if view.Rules == nil && view.Table != nil {
+			view.Notes = append(view.Notes, "without a record of the policy nobody knows for which of its rules the kernel counts")
+		}
+	}
 	if s.JSON {
 		return s.writeJSON(view)
 	}
-	return s.showStatus(view)
+	return s.showStatus(view, rules)
 }
 
 // tableDormant is the kernel's flag of a table that is asleep.
@@ -157,7 +176,7 @@ func newStatus(found *sight) (*statusView, error) {
 	return v, nil
 }
 
-func (s *session) showStatus(v *statusView) error {
+func (s *session) showStatus(v *statusView, rules bool) error {
 	p := s.outPaint()
 	var b strings.Builder
 	switch {
@@ -168,6 +187,9 @@ func (s *session) showStatus(v *statusView) error {
 		fmt.Fprintf(&b, "  table    %s\n", v.Table)
 	default:
 		s.writeStatus(&b, v)
+		if rules {
+			writeRuleCounts(&b, p, v.Rules)
+		}
 	}
 	if len(v.Notes) > 0 {
 		fmt.Fprintf(&b, "%s\n", p.bold("notes"))

@@ -34,7 +34,7 @@ func thousands(n int) string {
 
 // size writes a number of bytes with three digits at most: 812 B, 1.2 kB.
 func size(n int) string {
-	units := []string{"kB", "MB", "GB"}
+	units := []string{"kB", "MB", "GB", "TB", "PB", "EB"}
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
 	}

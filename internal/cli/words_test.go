@@ -1,6 +1,9 @@
 package cli
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestNumbersInWords(t *testing.T) {
 	for got, want := range map[string]string{
@@ -19,7 +22,8 @@ func TestNumbersInWords(t *testing.T) {
 		size(9999):               "10 kB",
 		size(999_499):            "999 kB",
 		size(999_500):            "1.0 MB",
-		size(5_000_000_000_000):  "5000 GB",
+		size(5_000_000_000_000):  "5.0 TB",
+		size(math.MaxInt64):      "9.2 EB",
 		clean("plain – text"):    "plain – text",
 		clean("\x1b[2Jgone\n"):   `\x1b[2Jgone\n`,
 		shellWord("/etc/sgc"):    "/etc/sgc",
