@@ -26,8 +26,10 @@ type example struct {
 type rank int
 
 const (
-	// rankRule is one packet of each rule, and what shows most besides.
-	rankRule rank = iota
+	// rankAlways is what every tour shows: a port that is closed, an answer.
+	rankAlways rank = iota
+	// rankRule is one packet of each rule.
+	rankRule
 	// rankBorder is the border of a rule's peers, and the other family.
 	rankBorder
 	// rankPort is the border of a rule's ports and further kinds of peers.

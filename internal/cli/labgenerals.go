@@ -20,7 +20,7 @@ func (g *gallery) addGenerals(i labInterface, d flow.Direction) {
 		high := rankMore
 		switch {
 		case g.mentions(rules, f), len(rules) == 0 && n == 0:
-			high = rankRule
+			high = rankAlways
 		case len(rules) == 0:
 			high = rankBorder
 		}
@@ -91,14 +91,14 @@ func (g *gallery) addAnswers(opened []*example) {
 	for _, e := range opened {
 		p := &e.packet
 		kind := e.meaning.Class.String()
-		rank := rankRule
+		rank, least := rankAlways, rankRule
 		if p.Protocol.IsICMP(p.Family()) {
-			kind, rank = "ping", rankMore
+			kind, rank, least = "ping", rankMore, rankMore
 			if p.ICMPType != echoRequest(p.Family()) {
 				continue
 			}
 		}
-		if e.answers != nil || done[kind] || e.rank > rank || !e.meaning.Allow {
+		if e.answers != nil || done[kind] || e.rank > least || !e.meaning.Allow {
 			continue
 		}
 		switch {

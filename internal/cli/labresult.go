@@ -142,7 +142,8 @@ func (r *labReport) count() labCounts {
 const maxLabLines = 36
 
 // choose takes the examples that tell most: by rank, and of the same rank in
-// turn from each interface and direction. Answers bring what they answer.
+// turn from each interface and direction. However many there are of one rank,
+// a third of the lines is left to those below. Answers bring what they answer.
 func choose(examples []*example) []*example {
 	type group struct {
 		name      string
@@ -153,30 +154,33 @@ func choose(examples []*example) []*example {
 		*example
 		turn int
 	}
-	var places []place
+	var ranked [rankPort + 1][]place
 	turns := map[group]int{}
 	for _, e := range examples {
 		if e.rank > rankPort {
 			continue
 		}
 		g := group{e.packet.Interface, e.packet.Direction, e.rank}
-		places = append(places, place{e, turns[g]})
+		ranked[e.rank] = append(ranked[e.rank], place{e, turns[g]})
 		turns[g]++
 	}
-	slices.SortStableFunc(places, func(a, b place) int {
-		if a.rank != b.rank {
-			return int(a.rank) - int(b.rank)
-		}
-		return a.turn - b.turn
-	})
 	chosen := map[*example]bool{}
-	for _, p := range places {
-		if len(chosen) >= maxLabLines {
-			break
+	for r, places := range ranked {
+		slices.SortStableFunc(places, func(a, b place) int { return a.turn - b.turn })
+		below := 0
+		for _, lower := range ranked[r+1:] {
+			below += len(lower)
 		}
-		chosen[p.example] = true
-		if p.answers != nil {
-			chosen[p.answers] = true
+		left := maxLabLines - len(chosen)
+		end := maxLabLines - min(left/3, below)
+		for _, p := range places {
+			if len(chosen) >= end {
+				break
+			}
+			chosen[p.example] = true
+			if p.answers != nil {
+				chosen[p.answers] = true
+			}
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(examples), func(e *example) bool { return !chosen[e] })

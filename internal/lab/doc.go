@@ -11,5 +11,5 @@
 // its own nf_tables and conntrack connections and never reads sgc's table. Only
 // the copies of packets that the kernel logs are read as sgc log reads them. It
 // needs no external program. It works as root, and without privileges inside a
-// user namespace (package labtest makes one for tests).
+// user namespace, which RunInUserNamespace makes.
 package lab
