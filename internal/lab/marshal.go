@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"sgc/internal/flow"
 )
@@ -22,6 +23,9 @@ type Envelope struct {
 	Seq, Ack uint32
 	// Payload follows the transport header. ICMP errors have none.
 	Payload []byte
+	// Header is the beginning of the body of protocols that have no header
+	// here: at most 32 bytes, of which the rest is zeros.
+	Header []byte
 	// BadChecksum spoils the transport checksum, so that conntrack finds the
 	// packet invalid on ingress.
 	BadChecksum bool
@@ -97,7 +101,10 @@ func marshalBody(p *flow.Packet, e Envelope) ([]byte, error) {
 	case p.Protocol.IsICMP(family):
 		return marshalICMP(p, e)
 	default:
-		return append(make([]byte, otherBodyLen), e.Payload...), nil
+		if len(e.Header) > otherBodyLen {
+			return nil, fmt.Errorf("marshal %s: a header of %d bytes, at most %d fit", p, len(e.Header), otherBodyLen)
+		}
+		return slices.Concat(e.Header, make([]byte, otherBodyLen-len(e.Header)), e.Payload), nil
 	}
 }
 

@@ -78,6 +78,23 @@ func TestMarshalAndParseAreOpposites(t *testing.T) {
 	}
 }
 
+func TestMarshalPutsAHeaderBeforeTheZeros(t *testing.T) {
+	t.Parallel()
+	p := flow.Packet{Protocol: 132, Source: addr("192.0.2.1"), Dest: addr("192.0.2.2")}
+	header := []byte("a header of any protocol")
+	b, err := lab.Marshal(&p, lab.Envelope{Header: header, Payload: []byte("payload")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(header) + string(make([]byte, 32-len(header))) + "payload"
+	if got := string(b[20:]); got != want {
+		t.Errorf("got body %q, want %q", got, want)
+	}
+	if _, err := lab.Marshal(&p, lab.Envelope{Header: make([]byte, 33)}); err == nil {
+		t.Error("a header that is too long was cut")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, p := range []flow.Packet{
 		{Protocol: flow.TCP, Source: addr("192.0.2.1"), Dest: addr("192.0.2.2"), SourcePort: 1, DestPort: 2},
