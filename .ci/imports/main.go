@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"internal/nflog":       {"internal/flow"},
 	"internal/lab":         {"internal/flow", "internal/nflog"},
 	"internal/lab/labtest": {"internal/lab", "internal/flow"},
+	"internal/kerneltest":  {},
 	"policies":             {"internal/flow"},
 	"compile":              {"policies", "internal/flow", "internal/ruleset"},
 	"apply":                {"internal/ruleset", "internal/flow"},
@@ -36,8 +37,9 @@ var allowed = map[string][]string{
 
 // doors are the libraries that only some packages may import.
 var doors = map[string][]string{
-	"github.com/google/nftables":   {"internal/ruleset", "internal/nftvm", "apply"},
-	"github.com/mdlayher/netlink":  {"apply", "conntrack", "internal/nflog"},
+	// The lab observes packets with a table of its own, in namespaces of its own.
+	"github.com/google/nftables":   {"internal/ruleset", "internal/nftvm", "apply", "internal/lab", "internal/lab/labtest"},
+	"github.com/mdlayher/netlink":  {"apply", "conntrack", "internal/nflog", "internal/lab"},
 	"github.com/ti-mo/conntrack":   {"conntrack", "internal/lab"},
 	"github.com/hashicorp/hcl":     {"policies", "internal/cli"},
 	"github.com/zclconf/go-cty":    {"policies"},
