@@ -132,7 +132,7 @@ func (d *decompiler) expression(name string, a attributeMap) {
 	case "ct":
 		d.conntrack(a)
 	case "fib":
-		d.load(a.register(unix.NFTA_FIB_DREG), operand{text: fibText(a), kind: nativeNumber})
+		d.load(a.register(unix.NFTA_FIB_DREG), operand{text: fibText(a), kind: fibKind(a)})
 	case "exthdr", "rt", "socket", "numgen", "hash", "xfrm", "tunnel", "osf":
 		d.load(a.register(1), operand{text: "[" + name + "]"})
 	case "byteorder":
@@ -160,7 +160,9 @@ func (d *decompiler) expression(name string, a attributeMap) {
 		d.immediate(a)
 	case "objref":
 		d.say(Other{a.str(unix.NFTA_OBJREF_IMM_NAME), a.u32(unix.NFTA_OBJREF_IMM_TYPE)}.String())
-	case "counter", "notrack", "log", "reject", "queue", "synproxy", "tproxy", "last":
+	case "log":
+		d.say(logText(a))
+	case "counter", "notrack", "reject", "queue", "synproxy", "tproxy", "last":
 		d.say(name)
 	case "masq":
 		d.say("masquerade")
@@ -188,11 +190,20 @@ func (d *decompiler) compare(a attributeMap) {
 	value := a.data(unix.NFTA_CMP_DATA)
 	op := a.u32(unix.NFTA_CMP_OP)
 	d.pending = nil
-	if o.mask != nil {
+	switch {
+	case o.mask != nil:
 		d.say(maskedText(o, op, value))
+		return
+	case o.kind == portPair && op == unix.NFT_CMP_EQ && len(value) == 4:
+		d.say(fmt.Sprintf("%s sport %s %s dport %s", o.text, bigNumber.text(value[:2]), o.text, bigNumber.text(value[2:])))
 		return
 	}
 	text := o.kind.text(value)
+	if first, ok := d.beginsRange(o.text); ok && op == unix.NFT_CMP_LTE {
+		d.words = d.words[:len(d.words)-1]
+		d.say(o.text + " " + first + "-" + text)
+		return
+	}
 	if op != unix.NFT_CMP_EQ {
 		d.say(o.text + " " + compareOps[op] + " " + text)
 		return
@@ -210,6 +221,15 @@ func (d *decompiler) compare(a attributeMap) {
 	d.dependency = dependency
 }
 
+// beginsRange returns the value from which on the last word lets a field be:
+// the kernel has two comparisons where nft writes a range.
+func (d *decompiler) beginsRange(field string) (first string, ok bool) {
+	if len(d.words) == 0 {
+		return "", false
+	}
+	return strings.CutPrefix(d.words[len(d.words)-1], field+" "+compareOps[unix.NFT_CMP_GTE]+" ")
+}
+
 var compareOps = map[uint32]string{
 	unix.NFT_CMP_EQ: "==", unix.NFT_CMP_NEQ: "!=", unix.NFT_CMP_LT: "<",
 	unix.NFT_CMP_LTE: "<=", unix.NFT_CMP_GT: ">", unix.NFT_CMP_GTE: ">=",
@@ -224,6 +244,8 @@ func maskedText(o operand, op uint32, value []byte) string {
 		if bits, ok := maskBits(o.mask); ok {
 			return fmt.Sprintf("%s %s/%d", o.text, o.kind.text(value), bits)
 		}
+	case o.kind == tcpFlags:
+		return fmt.Sprintf("%s & %s %s %s", o.text, o.kind.text(o.mask), compareOps[op], o.kind.text(value))
 	}
 	return fmt.Sprintf("%s & 0x%x %s 0x%x", o.text, o.mask, compareOps[op], value)
 }
@@ -248,7 +270,7 @@ func (d *decompiler) update(a attributeMap) {
 	text := d.take()
 	if b := a[unix.NFTA_DYNSET_TIMEOUT]; len(b) == 8 {
 		if ms := binary.BigEndian.Uint64(b); ms != 0 {
-			text += fmt.Sprintf(" timeout %s", time.Duration(ms)*time.Millisecond)
+			text += " timeout " + durationText(time.Duration(ms)*time.Millisecond)
 		}
 	}
 	d.say(fmt.Sprintf("%s @%s { %s }", verb, a.str(unix.NFTA_DYNSET_SET_NAME), text))

@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -24,6 +23,10 @@ const (
 	familyNumber
 	protocolNumber
 	ctState
+	addressType
+	// portPair is both ports of a header at once.
+	portPair
+	tcpFlags
 )
 
 func (k fieldKind) text(b []byte) string {
@@ -42,6 +45,17 @@ func (k fieldKind) text(b []byte) string {
 		}
 	case ctState:
 		return stateText(b)
+	case tcpFlags:
+		if len(b) == 1 {
+			return flagsText(b[0])
+		}
+	case addressType:
+		if len(b) == 4 {
+			if n := nativeU32(b); n < uint32(len(addressTypes)) {
+				return addressTypes[n]
+			}
+			return nativeNumber.text(b)
+		}
 	case address:
 		if a, ok := netip.AddrFromSlice(b); ok {
 			return a.String()
@@ -189,8 +203,8 @@ var payloadFields = map[string]map[place]namedField{
 		{1, 8, 16}: {"saddr", address}, {1, 24, 16}: {"daddr", address},
 		{1, 7, 1}: {"hoplimit", bigNumber}, {1, 6, 1}: {"nexthdr", protocolNumber},
 	},
-	"tcp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}, {2, 13, 1}: {"flags", hexBytes}},
-	"udp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}},
+	"tcp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}, {2, 13, 1}: {"flags", tcpFlags}, {2, 0, 4}: {"", portPair}},
+	"udp":    {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}, {2, 0, 4}: {"", portPair}},
 	"sctp":   {{2, 0, 2}: {"sport", bigNumber}, {2, 2, 2}: {"dport", bigNumber}},
 	"icmp":   {{2, 0, 1}: {"type", bigNumber}, {2, 1, 1}: {"code", bigNumber}},
 	"icmpv6": {{2, 0, 1}: {"type", bigNumber}, {2, 1, 1}: {"code", bigNumber}},
@@ -204,13 +218,12 @@ func (d *decompiler) payload(a attributeMap) {
 	if int(at.base) < len(bases) {
 		base = bases[at.base]
 	}
-	o := operand{text: fmt.Sprintf("@%s,%d,%d", base, 8*at.offset, 8*at.length)}
+	o := operand{text: fmt.Sprintf("@%s,%d,%d", base, 8*at.offset, 8*at.length), kind: bigNumber}
 	for _, header := range []string{d.family, d.protocol, "th"} {
 		if field, ok := findField(header, at); ok {
-			o = operand{text: header + " " + field.name, kind: field.kind}
-			if header != "th" && d.dependency && len(d.words) > 0 {
-				d.words = d.words[:len(d.words)-1]
-				d.dependency = false
+			o = operand{text: strings.TrimSpace(header + " " + field.name), kind: field.kind}
+			if header != "th" && d.dependency {
+				d.dropDependency(header)
 			}
 			break
 		}
@@ -220,6 +233,20 @@ func (d *decompiler) payload(a attributeMap) {
 		return
 	}
 	d.load(a.register(unix.NFTA_PAYLOAD_DREG), o)
+}
+
+// dropDependency takes back the last word, which only asked for what the header
+// says by itself. The family's own ICMP says the family, too.
+func (d *decompiler) dropDependency(header string) {
+	d.dependency = false
+	n := len(d.words) - 1
+	if n < 0 {
+		return
+	}
+	if n > 0 && d.words[n-1] == "meta nfproto "+map[string]string{"icmp": "ipv4", "icmpv6": "ipv6"}[header] {
+		n--
+	}
+	d.words = d.words[:n]
 }
 
 // findField finds a field of a header; of an address also the first bytes.
@@ -234,34 +261,4 @@ func findField(header string, at place) (namedField, bool) {
 		}
 	}
 	return namedField{}, false
-}
-
-func fibText(a attributeMap) string {
-	var words []string
-	flags := a.u32(unix.NFTA_FIB_FLAGS)
-	for _, f := range []struct {
-		bit  uint32
-		name string
-	}{{unix.NFTA_FIB_F_SADDR, "saddr"}, {unix.NFTA_FIB_F_DADDR, "daddr"}, {unix.NFTA_FIB_F_MARK, "mark"}, {unix.NFTA_FIB_F_IIF, "iif"}, {unix.NFTA_FIB_F_OIF, "oif"}} {
-		if flags&f.bit != 0 {
-			words = append(words, f.name)
-		}
-	}
-	result := map[uint32]string{
-		unix.NFT_FIB_RESULT_OIF: "oif", unix.NFT_FIB_RESULT_OIFNAME: "oifname", unix.NFT_FIB_RESULT_ADDRTYPE: "type",
-	}[a.u32(unix.NFTA_FIB_RESULT)]
-	return "fib " + strings.Join(words, " . ") + " " + result
-}
-
-func limitText(a attributeMap) string {
-	rate, unit := a[unix.NFTA_LIMIT_RATE], a[unix.NFTA_LIMIT_UNIT]
-	if len(rate) != 8 || len(unit) != 8 {
-		return "limit"
-	}
-	names := map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
-	name := names[binary.BigEndian.Uint64(unit)]
-	if name == "" {
-		name = fmt.Sprintf("%d seconds", binary.BigEndian.Uint64(unit))
-	}
-	return fmt.Sprintf("limit rate %d/%s", binary.BigEndian.Uint64(rate), name)
 }

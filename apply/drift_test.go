@@ -33,7 +33,7 @@ func TestDriftIsSeenAndMended(t *testing.T) {
 		{"a rule with an expression without a decoder", `add rule inet sgc web.ingress meta random > 1000 accept`,
 			[]string{`remove rule web.ingress`}},
 		{"a log rule", `insert rule inet sgc web.ingress.tcp4.ssh log prefix "x" limit rate 10/second accept`,
-			[]string{`remove rule web.ingress.tcp4.ssh: log limit rate 10/second accept`}},
+			[]string{`remove rule web.ingress.tcp4.ssh: log prefix "x" limit rate 10/second burst 5 packets accept`}},
 		{"all rules of a chain removed", `flush chain inet sgc web.ingress.tcp4`,
 			[]string{
 				`add rule web.ingress.tcp4: ct state established accept comment "established"`,
