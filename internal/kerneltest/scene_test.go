@@ -142,9 +142,14 @@ func (s session) packet() *flow.Packet {
 
 func tryConnect(t testing.TB, from *lab.Namespace, local netip.Addr, remote netip.AddrPort, wait time.Duration) (session, error) {
 	t.Helper()
+	return tryConnectFrom(t, from, netip.AddrPortFrom(local, 0), remote, wait)
+}
+
+func tryConnectFrom(t testing.TB, from *lab.Namespace, local, remote netip.AddrPort, wait time.Duration) (session, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	c, err := from.DialTCP(ctx, netip.AddrPortFrom(local, 0), remote)
+	c, err := from.DialTCP(ctx, local, remote)
 	if err != nil {
 		return session{}, err
 	}

@@ -5,9 +5,11 @@ import (
 	"net/netip"
 	"testing"
 
+	"sgc/compile"
 	"sgc/internal/flow"
 	"sgc/internal/lab"
 	"sgc/internal/lab/labtest"
+	"sgc/internal/ruleset"
 	"sgc/policies"
 )
 
@@ -27,6 +29,22 @@ func newBench(t testing.TB, text string, interfaces ...string) *bench {
 	enforce(t, b.Host, p)
 	b.ask, b.policy = labtest.Judge(t, b.Stand), policies.NewJudge(p)
 	return b
+}
+
+// govern replaces the policy. The judge's own table reads conntrack's state,
+// which is no reason here to keep open flows in conntrack.
+func (b *bench) govern(t testing.TB, text string) {
+	t.Helper()
+	p := load(t, text)
+	b.commit(t, p, compile.Compile(p, compile.Environment{}))
+}
+
+// commit replaces the policy by a table that was made of it.
+func (b *bench) commit(t testing.TB, p *policies.Policy, table *ruleset.Table) {
+	t.Helper()
+	k := openKernel(t, b.Host)
+	commit(t, k, snapshot(t, k), table)
+	b.policy = policies.NewJudge(p)
 }
 
 // packet makes a packet between the host and a peer.
@@ -69,6 +87,9 @@ func (b *bench) check(t *testing.T, about string, p flow.Packet, pass bool) lab.
 	}
 	return o
 }
+
+// echoOf is the ICMP type of an echo request.
+var echoOf = map[flow.Family]uint8{flow.IPv4: 8, flow.IPv6: 128}
 
 const nothing = `
 security_group "nothing" {
