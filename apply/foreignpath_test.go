@@ -163,6 +163,20 @@ func TestObstacles(t *testing.T) {
 		{"a map that only accepts", `table inet a {
 			chain in { type filter hook input priority 0; tcp dport vmap { 22 : accept, 23 : accept }; }
 		}`, "", ""},
+		{"a policy behind a map that accepts some", `table inet a {
+			chain in { type filter hook input priority 0; policy drop; tcp dport vmap { 22 : accept, 23 : accept }; }
+		}`, "", "table inet a: in(policy) for eth0"},
+		{"a policy behind a map of interfaces that accepts the device", `table inet a {
+			chain in { type filter hook input priority 0; policy drop; iifname vmap { "eth0" : accept, "lo" : accept }; }
+		}`, "eth0 eth1 eth*", "table inet a: in(policy) for eth1 eth*"},
+		{"a policy behind a map that accepts all the rest", `table inet a {
+			map m { type inet_service : verdict; elements = { 22 : accept, * : accept }; }
+			chain in { type filter hook input priority 0; policy drop; tcp dport vmap @m; }
+		}`, "", "table inet a: in(policy) for eth0"},
+		{"a map that drops all the rest", `table inet a {
+			map m { type ifname : verdict; elements = { "eth0" : accept, * : drop }; }
+			chain in { type filter hook input priority 0; iifname vmap @m; }
+		}`, "eth0 eth1", "table inet a: in(in) for eth1"},
 		{"by prefix: a drop for the device's kind", `table inet a {
 			chain in { type filter hook input priority 0; iifname "eth*" drop; }
 		}`, "eth0 wan0", "table inet a: in(in) for eth0"},
