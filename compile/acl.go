@@ -300,8 +300,9 @@ func (c *compiler) decideRules(s aclSpace, entries []*policies.ACLEntry, ranges 
 	field := ruleset.Peer(s.family, s.direction)
 	if len(ranges) > maxInline {
 		name := shorten(fmt.Sprintf("%s.%s.%s.%s.%s", s.acl.Address(), s.direction, familySuffix(s.family), word, entryNumbers(entries)))
-		c.addAddressSet(name, comment([]string{s.acl.Address()}), s.family, ranges)
-		return []ruleset.Rule{{Statements: []ruleset.Statement{lookup(name, field), verdict}, Comment: why}}
+		return c.memberRules(name, name, comment([]string{s.acl.Address()}), s.family, field, ranges, func(match ruleset.Statement) ruleset.Rule {
+			return ruleset.Rule{Statements: []ruleset.Statement{match, verdict}, Comment: why}
+		})
 	}
 	var out []ruleset.Rule
 	for _, r := range ranges {

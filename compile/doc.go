@@ -5,6 +5,7 @@
 //	select.go  which interfaces share chains, which rules matter where
 //	merge.go   the key space (ports, ICMP types, protocols) cut into atoms
 //	peers.go   the addresses of a set of rules, as prefixes or sets
+//	shard.go   large address lists, cut into sets that the kernel handles well
 //	space.go   atoms and addresses laid out as maps and leaf chains
 //	filter.go  the chains that a packet walks to get there
 //	raw.go     those before conntrack: notrack
@@ -28,6 +29,12 @@
 //
 // A port that is open to anybody has a leaf chain too, with one rule that
 // counts: the counters of every rule of the policy are there without asking.
+//
+// A list of more than maxSet ranges is several sets, one for each of the
+// prefixes that divide the address space evenly enough, behind a map of those
+// prefixes: a packet takes one look-up more, while a change touches one small set
+// instead of a copy of all, and reading a million ranges back takes seconds and
+// not a minute and a half.
 //
 // Rules that cover a whole key space (all ports, all types) do not take part
 // in the cutting. They stand behind the map, and every leaf chain returns to

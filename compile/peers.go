@@ -138,9 +138,11 @@ func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Fa
 	}
 	slices.SortFunc(sets, func(a, b *peerSet) int { return compareNames(a.name, b.name) })
 	for _, s := range sets {
-		c.addAddressSet(s.name, s.comment, f, s.ranges)
 		slices.Sort(s.from)
-		out = append(out, allowRule(verdict, slices.Compact(s.from), lookup(s.name, field)))
+		from := slices.Compact(s.from)
+		out = append(out, c.memberRules(own, s.name, s.comment, f, field, s.ranges, func(match ruleset.Statement) ruleset.Rule {
+			return allowRule(verdict, from, match)
+		})...)
 	}
 	return out
 }
