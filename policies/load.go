@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty/function"
 )
 
 // Inputs are the values for variables that come from outside the policy.
@@ -91,7 +91,6 @@ type loader struct {
 	variables variables
 	locals    locals
 	ctx       *hcl.EvalContext
-	funcs     map[string]function.Function
 }
 
 func newLoader(in Inputs) *loader {
@@ -216,6 +215,9 @@ func (l *loader) warnAt(at hcl.Range, summary, detail string) {
 }
 
 func (l *loader) cannotRead(what, path string, err error) {
+	if target, linkErr := os.Readlink(path); linkErr == nil {
+		path = fmt.Sprintf("%s, a symbolic link to %s", path, target)
+	}
 	l.diags = append(l.diags, &hcl.Diagnostic{
 		Severity: hcl.DiagError,
 		Summary:  "Cannot read a " + what,

@@ -152,3 +152,35 @@ func mustLoad(t testing.TB, text string) *Policy {
 	}
 	return l.Policy
 }
+
+// What cannot be read is named, once.
+func TestUnreadablePaths(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"empty", "link", "loop"} {
+		if err := os.Mkdir(at(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, at("link/a.hcl"), []byte(`interface "eth0" { security_groups = [] }`))
+	for link, target := range map[string]string{"link/b.hcl": "../gone.hcl", "loop/a.hcl": "a.hcl"} {
+		if err := os.Symlink(target, at(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		"nowhere": "There is no policy to read at DIR/nowhere: no such file or directory.",
+		"empty":   "There is no policy to read at DIR/empty: no file here ends in .hcl or .hcl.json.",
+		"link":    "DIR/link/b.hcl, a symbolic link to ../gone.hcl: no such file or directory.",
+		"loop":    "DIR/loop/a.hcl, a symbolic link to a.hcl: too many levels of symbolic links.",
+	} {
+		l := Load(at(path), Inputs{})
+		if l.Policy != nil || len(l.Diagnostics) != 1 {
+			t.Errorf("%s: %v", path, l.Diagnostics)
+			continue
+		}
+		if got := strings.ReplaceAll(l.Diagnostics[0].Detail, dir, "DIR"); got != want {
+			t.Errorf("%s: got %s, want %s", path, got, want)
+		}
+	}
+}

@@ -21,19 +21,27 @@ const (
 // whole policy.
 func (l *loader) review(p *Policy) {
 	headers := map[string]hcl.Range{}
-	for _, kind := range []string{"security_group", "interface"} {
+	for _, kind := range []string{"security_group", "network_acl", "interface"} {
 		for _, b := range l.blocks[kind] {
 			headers[kind+"."+b.name] = b.header
 		}
 	}
 	attached, referenced := map[string]bool{}, map[string]bool{}
+	acls := map[string]bool{}
 	for _, i := range p.Interfaces {
+		acls[i.ACL] = true
 		for _, g := range i.Groups {
 			attached[g] = true
 		}
 		if n := len(i.Groups); n > quotaGroups {
 			l.warnAt(headers[i.Address()], "More groups than the cloud allows",
 				fmt.Sprintf("%s has %d security groups; the cloud's quota is %d for an interface. That is no limit here.", i.Name, n, quotaGroups))
+		}
+	}
+	for _, a := range p.ACLs {
+		if !acls[a.Name] {
+			l.warnAt(headers[a.Address()], "ACL attached nowhere", fmt.Sprintf(
+				"No interface has the network ACL %q, so its entries do nothing. Attach it: network_acl = network_acl.%s in an interface block.", a.Name, a.Name))
 		}
 	}
 	peers := map[string]bool{}
@@ -71,9 +79,9 @@ func (l *loader) review(p *Policy) {
 	}
 }
 
-// reviewQuota counts the rules of a group as the cloud does: one for each
-// range of ports and each peer, a prefix list with all of its entries, and a
-// group in both families.
+// reviewQuota counts the rules of a group as the cloud shows them: one for each
+// range of ports and each peer. A prefix list is one in each family that it
+// holds, however long it is, and a group is one in both.
 func (l *loader) reviewQuota(g *Group, lists map[string]*PrefixList, at hcl.Range) {
 	var counts [len(flow.Directions)]map[flow.Family]int
 	for i := range counts {
@@ -81,15 +89,14 @@ func (l *loader) reviewQuota(g *Group, lists map[string]*PrefixList, at hcl.Rang
 	}
 	for _, r := range g.Rules {
 		n := max(1, len(r.Ports))
-		add := func(prefixes []netip.Prefix) {
-			for _, p := range prefixes {
-				counts[r.Direction][flow.FamilyOf(p.Addr())] += n
-			}
+		for _, p := range r.Prefixes {
+			counts[r.Direction][flow.FamilyOf(p.Addr())] += n
 		}
-		add(r.Prefixes)
 		for _, name := range r.Lists {
-			if list := lists[name]; list != nil {
-				add(list.Entries)
+			for _, f := range flow.Families {
+				if list := lists[name]; list != nil && slices.ContainsFunc(list.Entries, func(p netip.Prefix) bool { return flow.FamilyOf(p.Addr()) == f }) {
+					counts[r.Direction][f] += n
+				}
 			}
 		}
 		for _, f := range flow.Families {
@@ -100,7 +107,7 @@ func (l *loader) reviewQuota(g *Group, lists map[string]*PrefixList, at hcl.Rang
 		for _, f := range flow.Families {
 			if n := counts[direction][f]; n > quotaRules {
 				l.warnAt(at, "More rules than the cloud allows", fmt.Sprintf(
-					"Group %q has %d %s rules for %s, as the cloud counts them; its quota is %d. That is no limit here.", g.Name, n, direction, f, quotaRules))
+					"Group %q has %d %s rules for %s, as the cloud shows them; its quota is %d. That is no limit here.", g.Name, n, direction, f, quotaRules))
 			}
 		}
 	}

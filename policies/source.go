@@ -17,8 +17,9 @@ import (
 // Files returns the policy files that Load would read at path, in the order in
 // which it reads them: path itself if it is a file, else the files of the
 // directory whose names end in .hcl or .hcl.json, in lexical order. Names that
-// begin with a dot, and directories inside the directory, are passed over. It
-// is an error if there is no such file.
+// begin with a dot, and directories inside the directory, are passed over; a
+// symbolic link that leads nowhere is not, since somebody misses what it stands
+// for. It is an error if there is no such file.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -39,16 +40,12 @@ func Files(path string) ([]string, error) {
 		}
 		file := filepath.Join(path, name)
 		// A symbolic link counts as what it leads to.
-		info, err := os.Stat(file)
-		if err != nil {
-			return nil, err
-		}
-		if !info.IsDir() {
+		if info, err := os.Stat(file); err != nil || !info.IsDir() {
 			files = append(files, file)
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: %w", path, errNoFiles)
+		return nil, &fs.PathError{Op: "read policy", Path: path, Err: errNoFiles}
 	}
 	return files, nil
 }
