@@ -75,10 +75,18 @@ func icmp(icmpType, hops uint8) func(*flow.Packet) {
 // answer against what the test and the policy expect.
 func (b *bench) check(t *testing.T, about string, p flow.Packet, pass bool) lab.Outcome {
 	t.Helper()
-	o, err := b.ask.AskOne(p)
+	return b.checkProbe(t, about, lab.Probe{Packet: p}, pass)
+}
+
+// checkProbe is check for a packet that says more than a flow.Packet.
+func (b *bench) checkProbe(t *testing.T, about string, probe lab.Probe, pass bool) lab.Outcome {
+	t.Helper()
+	p := probe.Packet
+	outcomes, err := b.ask.Ask([]lab.Probe{probe})
 	if err != nil {
 		t.Fatal(err)
 	}
+	o := outcomes[0]
 	if !o.Arrived || o.Passed != pass {
 		t.Errorf("%s: %s: %s, want passed %t", about, &p, o, pass)
 	}
@@ -231,48 +239,6 @@ func TestUnmanagedInterfacesAreNotTouched(t *testing.T) {
 			b.check(t, "managed", packet("eth0", d, flow.UDP, peer, ports(1, 2)), d == flow.Egress && peer == "198.51.100.7")
 		}
 	}
-}
-
-const tunnels = `
-security_group "tunnels" {
-  ingress "gre" {
-    protocol    = "gre"
-    cidr_blocks = ["198.51.100.7/32"]
-  }
-  egress "sctp" {
-    protocol         = "sctp"
-    ipv6_cidr_blocks = ["2001:db8:77::/64"]
-  }
-}
-interface "eth0" { security_groups = ["tunnels"] }
-interface "eth1" { security_groups = ["tunnels"] }
-`
-
-func TestOtherProtocolsAreTrackedByAddressAndProtocol(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, tunnels, "eth0", "eth1")
-	answered := func(p flow.Packet) flow.Packet { p.State = flow.Established; return p }
-	gre := packet("eth0", flow.Ingress, 47, "198.51.100.7")
-	greBack := packet("eth0", flow.Egress, 47, "198.51.100.7")
-	b.check(t, "an answer to nothing", greBack, false)
-	b.check(t, "a packet that a rule allows", gre, true)
-	b.check(t, "the answer", answered(greBack), true)
-	b.check(t, "another peer", packet("eth0", flow.Egress, 47, "198.51.100.8"), false)
-	b.check(t, "another protocol", packet("eth0", flow.Egress, 50, "198.51.100.7"), false)
-	b.check(t, "another interface", packet("eth1", flow.Egress, 47, "198.51.100.7"), false)
-
-	sctp := packet("eth0", flow.Egress, 132, "2001:db8:77::7")
-	sctpBack := packet("eth0", flow.Ingress, 132, "2001:db8:77::7")
-	b.check(t, "an answer to nothing", sctpBack, false)
-	b.check(t, "a packet that a rule allows", sctp, true)
-	b.check(t, "the answer", answered(sctpBack), true)
-
-	// They outlast a change of the policy that no longer allows them. The
-	// judge's table reads conntrack's state, but nothing here is open.
-	enforce(t, b.Host, load(t, nothing))
-	b.policy = policies.NewJudge(load(t, nothing))
-	b.check(t, "a live flow", answered(gre), true)
-	b.check(t, "a new flow", packet("eth0", flow.Ingress, 47, "198.51.100.9"), false)
 }
 
 func TestReplyOfAnOpenerPasses(t *testing.T) {
