@@ -1,17 +1,9 @@
 package apply
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sgc/internal/ruleset"
 )
@@ -41,50 +33,6 @@ func rulesTable(n, each int) *ruleset.Table {
 	return t
 }
 
-// processorTime is what the calling thread has used so far, in the kernel and
-// outside. Unlike the time on the clock it hardly depends on what else the
-// machine does.
-func processorTime(b *testing.B) time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// BenchmarkFirstApply measures snapshot, diff and commit of 100,000 prefixes
-// into an empty namespace, and nft -f of the same text in another one. The
-// metric nft/sgc is how many times more processor time nft takes.
-func BenchmarkFirstApply(b *testing.B) {
-	want := largeTable(100_000)
-	file := filepath.Join(b.TempDir(), "table.nft")
-	if err := os.WriteFile(file, []byte(scriptOf(b, want)), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var own, nft time.Duration
-	for b.Loop() {
-		b.StopTimer()
-		l, other := newLab(b), newLab(b)
-		b.StartTimer()
-		start := processorTime(b)
-		l.apply(want)
-		own += processorTime(b) - start
-		b.StopTimer()
-		cmd := exec.Command("nft", "-f", file)
-		if err := other.start(cmd); err != nil {
-			b.Fatal(err)
-		}
-		nft += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-		// Two namespaces with such a table are enough.
-		l.apply(nil)
-		other.apply(nil)
-		b.StartTimer()
-	}
-	b.ReportMetric(nft.Seconds()/own.Seconds(), "nft/sgc")
-}
-
 // BenchmarkNothingToDo measures snapshot and diff of a table that is already
 // as it should be.
 func BenchmarkNothingToDo(b *testing.B) {
@@ -105,44 +53,6 @@ func BenchmarkNothingToDo(b *testing.B) {
 			}
 		})
 	}
-}
-
-// BenchmarkOneMorePrefix measures the commit of one prefix more in a set of
-// 100,000. The metrics say how many times more bytes and processor time the
-// first apply takes.
-func BenchmarkOneMorePrefix(b *testing.B) {
-	l := newLab(b)
-	want := largeTable(100_000)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	first := l.diff(want)
-	start := processorTime(b)
-	if err := l.kernel.Commit(context.Background(), first); err != nil {
-		b.Fatal(err)
-	}
-	whole := processorTime(b) - start
-	large := want.Sets[len(want.Sets)-1]
-	more := *large
-	more.Elements = append(append([]ruleset.Element(nil), large.Elements...), ranges("255.0.0.0", "255.0.0.255")...)
-	tables := [2]*ruleset.Table{largeTable(0), largeTable(0)}
-	tables[0].Sets[len(tables[0].Sets)-1] = &more
-	tables[1].Sets[len(tables[1].Sets)-1] = large
-	var commits time.Duration
-	n := 0
-	var d *Delta
-	for b.Loop() {
-		b.StopTimer()
-		d = l.diff(tables[n%2])
-		b.StartTimer()
-		start := processorTime(b)
-		if err := l.kernel.Commit(context.Background(), d); err != nil {
-			b.Fatal(err)
-		}
-		commits += processorTime(b) - start
-		n++
-	}
-	b.ReportMetric(float64(first.Bytes())/float64(d.Bytes()), "bytes-ratio")
-	b.ReportMetric(whole.Seconds()/(commits.Seconds()/float64(n)), "time-ratio")
 }
 
 // BenchmarkDiff measures the comparison alone.
