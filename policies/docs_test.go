@@ -240,6 +240,46 @@ func packetOf(t *testing.T, m []string) *flow.Packet {
 	return p
 }
 
+// Links within the repository lead to a file, and to a heading of it.
+func TestManualLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s#]*)(?:#([^)\s]+))?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
+	// As GitHub makes them.
+	anchor := func(title string) string {
+		title = regexp.MustCompile(`[^\w\s-]`).ReplaceAllString(strings.ToLower(title), "")
+		return strings.ReplaceAll(title, " ", "-")
+	}
+	for name := range manuals(t) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			target := name
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(name), m[1])
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: the link to %s: %v", name, m[1], err)
+				continue
+			}
+			if m[2] == "" {
+				continue
+			}
+			there, err := os.ReadFile(target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(heading.FindAllStringSubmatch(string(there), -1), func(h []string) bool { return anchor(h[1]) == m[2] }) {
+				t.Errorf("%s: %s has no heading #%s", name, target, m[2])
+			}
+		}
+	}
+}
+
 // The manual lists every function, and every block and attribute in code.
 func TestManualIsComplete(t *testing.T) {
 	raw, err := os.ReadFile("../docs/language.md")
@@ -261,7 +301,7 @@ func TestManualIsComplete(t *testing.T) {
 			}
 		}
 		for _, b := range s.blocks {
-			if !regexp.MustCompile("[`*]"+b.kind+"[` *]").MatchString(text) {
+			if !regexp.MustCompile("[`*]" + b.kind + "[` *]").MatchString(text) {
 				t.Errorf("the block %s of %s is missing", b.kind, s.kind)
 			}
 			visit(b)
