@@ -100,9 +100,8 @@ func TestReferencesOfRules(t *testing.T) {
 
 // kernelElement is an element as the kernel dumps it.
 type kernelElement struct {
-	key  byte
-	end  bool
-	code int32
+	key byte
+	end bool
 }
 
 func TestElementsOfDumps(t *testing.T) {

@@ -56,9 +56,6 @@ func (m *message) finish() {
 	binary.NativeEndian.PutUint32(m.buf[m.start:], uint32(len(m.buf)-m.start))
 }
 
-// size is the length of the message so far.
-func (m *message) size() int { return len(m.buf) - m.start }
-
 func (m *message) attribute(typ uint16, length int) {
 	m.buf = binary.NativeEndian.AppendUint16(m.buf, uint16(attributeSize+length))
 	m.buf = binary.NativeEndian.AppendUint16(m.buf, typ)

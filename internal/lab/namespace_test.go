@@ -16,9 +16,8 @@ import (
 	"sgc/internal/lab/labtest"
 )
 
-func addr(s string) netip.Addr         { return netip.MustParseAddr(s) }
-func prefix(s string) netip.Prefix     { return netip.MustParsePrefix(s) }
-func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func prefixes(list ...string) []netip.Prefix {
 	var out []netip.Prefix
