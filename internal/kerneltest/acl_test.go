@@ -261,34 +261,41 @@ security_group "in" {
 // chat is a TCP session on which both ends keep sending, a little every few
 // milliseconds, until the test ends.
 type chat struct {
-	name          string
-	client        netip.AddrPort
-	host          net.Conn
-	toHost, toOut atomic.Uint64 // bytes received at either end
+	name   string
+	client netip.AddrPort
+	// toServer and toClient are the bytes received at either end.
+	toServer, toClient atomic.Uint64
 }
 
-// newChat connects to a listener of the host, or of somebody behind it.
+// newChat connects from one namespace to a listener in the other.
 func newChat(t *testing.T, name string, from, to *lab.Namespace, client, server netip.AddrPort) *chat {
+	t.Helper()
+	return newChatVia(t, name, from, to, client, server, server)
+}
+
+// newChatVia is newChat where the server listens at another address than the
+// one that the client dials.
+func newChatVia(t *testing.T, name string, from, to *lab.Namespace, client, dial, server netip.AddrPort) *chat {
 	t.Helper()
 	l, err := to.ListenTCP(server)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	near, err := tryConnectFrom(t, from, client, server, patience)
+	near, err := tryConnectFrom(t, from, client, dial, patience)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", name, err)
 	}
 	far, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close() })
-	c := &chat{name: name, client: client, host: far}
+	c := &chat{name: name, client: near.local}
 	go talk(near.conn)
 	go talk(far)
-	go hear(near.conn, &c.toOut)
-	go hear(far, &c.toHost)
+	go hear(near.conn, &c.toClient)
+	go hear(far, &c.toServer)
 	return c
 }
 
@@ -314,9 +321,21 @@ func hear(c net.Conn, n *atomic.Uint64) {
 // goesOn expects that both ends hear more from each other.
 func (c *chat) goesOn(t *testing.T, when string) {
 	t.Helper()
-	toHost, toOut := c.toHost.Load(), c.toOut.Load()
-	if !eventually(func() bool { return c.toHost.Load() > toHost+4000 && c.toOut.Load() > toOut+4000 }) {
-		t.Errorf("%s: %s: to the host %d bytes, from it %d, want more of both", when, c.name, c.toHost.Load()-toHost, c.toOut.Load()-toOut)
+	toServer, toClient := c.toServer.Load(), c.toClient.Load()
+	if !eventually(func() bool { return c.toServer.Load() > toServer+4000 && c.toClient.Load() > toClient+4000 }) {
+		t.Errorf("%s: %s: to the server %d bytes, to the client %d, want more of both",
+			when, c.name, c.toServer.Load()-toServer, c.toClient.Load()-toClient)
+	}
+}
+
+// isCut expects that, but for what was on its way, neither end hears more.
+func (c *chat) isCut(t *testing.T, when string) {
+	t.Helper()
+	time.Sleep(20 * time.Millisecond)
+	toServer, toClient := c.toServer.Load(), c.toClient.Load()
+	time.Sleep(impatience)
+	if toServer, toClient := c.toServer.Load()-toServer, c.toClient.Load()-toClient; toServer+toClient > 0 {
+		t.Errorf("%s: %s: to the server %d bytes, to the client %d, want none", when, c.name, toServer, toClient)
 	}
 }
 

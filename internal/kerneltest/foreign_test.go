@@ -31,18 +31,18 @@ interface "eth0" { security_groups = ["web"] }
 `
 
 // publish adds a table of another tool that sends what comes to a port of the
-// host on to the machine inside, port 80.
-func publish(t *testing.T, ns *lab.Namespace, f flow.Family, port uint16) {
+// host on to a port of the machine inside.
+func publish(t *testing.T, ns *lab.Namespace, f flow.Family, protocol flow.Protocol, port, inside uint16) {
 	t.Helper()
 	nat(t, ns, f, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("eth0\x00")},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(flow.TCP)}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(protocol)}},
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
 		&expr.Immediate{Register: 1, Data: insideOf[f].AsSlice()},
-		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(80)},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(inside)},
 		&expr.NAT{
 			Type: expr.NATTypeDestNAT, Family: nfFamily(f), RegAddrMin: 1, RegAddrMax: 1, RegProtoMin: 2, RegProtoMax: 2,
 			Specified: true,
@@ -88,8 +88,8 @@ func TestPublishedPortIsJudgedByItsNumberOnTheWire(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
-			publish(t, s.host, f, 8080)
-			publish(t, s.host, f, 9090)
+			publish(t, s.host, f, flow.TCP, 8080, 80)
+			publish(t, s.host, f, flow.TCP, 9090, 80)
 			env := enforce(t, s.host, load(t, openPorts))
 			if env.Conntrack[f] == "" || env.Conntrack[other] != "" {
 				t.Fatalf("conntrack is needed in %v, want in %s alone", env.Conntrack, f)
