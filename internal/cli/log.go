@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ it are refused, too, and no format counts them.
 
 ` + paths,
 		Flags: []cli.Flag{
-			&cli.IntSliceFlag{Name: "group", Usage: "read the nflog group `N` instead of the policy's; may be repeated"},
+			&cli.StringSliceFlag{Name: "group", Usage: "read the nflog group `N` instead of the policy's; may be repeated"},
 			&cli.StringFlag{Name: "format", Usage: "print `FORMAT`: text (default), json, one object a line, or flowlog"},
 			&cli.DurationFlag{Name: "interval", Value: defaultInterval, Usage: "sum up the flows of so long a time with --format flowlog, `DURATION` (default 60s)"},
 			&cli.IntFlag{Name: "count", Usage: "end after `N` packets"},
@@ -99,13 +100,14 @@ func (s *session) logOptions(c *cli.Context) (logOptions, error) {
 	case o.Interval < time.Second:
 		return o, fmt.Errorf("the interval %s is shorter than a second, in which flow logs count", o.Interval)
 	case c.IsSet("count") && o.Count < 1:
-		return o, fmt.Errorf("--count %d: at least one packet", o.Count)
+		return o, fmt.Errorf("--count takes a number above zero, not %d", o.Count)
 	case c.IsSet("for") && o.For <= 0:
-		return o, fmt.Errorf("--for %s: a time longer than that", o.For)
+		return o, fmt.Errorf("--for takes a time above zero, not %s", o.For)
 	}
-	for _, g := range c.IntSlice("group") {
-		if g < 0 || g > 65535 {
-			return o, fmt.Errorf("there is no nflog group %d: groups are numbered from 0 to 65535", g)
+	for _, text := range c.StringSlice("group") {
+		g, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return o, fmt.Errorf("there is no nflog group %q: groups are numbered from 0 to 65535", text)
 		}
 		o.Groups = append(o.Groups, uint16(g))
 	}
