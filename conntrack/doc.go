@@ -1,0 +1,16 @@
+// Package conntrack is the kernel's connection tracking of one network
+// namespace: its entries, as a stream and judged by a policy; its counters; its
+// timeouts and limit. It is the only package that speaks ctnetlink, and it
+// never speaks nf_tables.
+//
+//	entries.go   Table.Entries      conntrack -L
+//	batch.go     Batch.Delete       conntrack -D, in batches
+//	             Batch.SetTimeout   conntrack -U -t
+//	stats.go     Table.Counters     conntrack -S, conntrack -C
+//	tune.go      Table.Settings     nfct timeout default-get, sysctl
+//	routes.go    Table.Routes       ip address, ip route get
+//	judge.go     Judge.Entry        the policy's word on an entry
+//
+// Nothing here is kept for a whole table: an entry is valid while the function
+// runs that it is handed to.
+package conntrack

@@ -1,0 +1,67 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Messages of ctnetlink.
+//
+// Source: linux/netfilter/nfnetlink_conntrack.h, enum cntl_msg_types.
+const (
+	messageNew         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	messageGet         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
+	messageDelete      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	messageGetCounters = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4
+	messageGetStats    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5
+)
+
+// ErrTorn says that the table changed while it was read: entries may be
+// missing, or have come twice. All that came was handed over all the same.
+var ErrTorn = errors.New("the conntrack table changed while it was read: some entries may be missing, or come twice")
+
+// Entries calls each with every entry of the namespace, of both families and
+// all zones, in the kernel's order. The entry is valid during the call, which
+// may delete or change entries. Entries ends with the context's error, with
+// the first error of each, or with ErrTorn.
+//
+// The kernel's hash table is shared by all network namespaces, so the time it
+// takes grows with everybody's entries.
+func (t *Table) Entries(ctx context.Context, each func(*Entry) error) error {
+	c, err := t.dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	return errors.Join(entries(ctx, c, each), c.close())
+}
+
+func entries(ctx context.Context, c *conn, each func(*Entry) error) error {
+	// stopped is an error of the caller's, which the reading passes on unchanged.
+	var stopped error
+	var e Entry
+	n := 0
+	torn, err := c.dump(messageGet, func(m *message) { m.family(unix.AF_UNSPEC) }, func(payload []byte) error {
+		if n++; n%256 == 0 {
+			if stopped = ctx.Err(); stopped != nil {
+				return stopped
+			}
+		}
+		if err := e.parse(payload); err != nil {
+			return err
+		}
+		stopped = each(&e)
+		return stopped
+	})
+	switch {
+	case stopped != nil:
+		return stopped
+	case err != nil:
+		return fmt.Errorf("read the conntrack table: %w", explain(err))
+	case torn:
+		return ErrTorn
+	}
+	return ctx.Err()
+}
