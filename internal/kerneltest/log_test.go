@@ -163,7 +163,9 @@ func loggedOf(t testing.TB, s *lab.Stand, conn *nflog.Conn, sent flow.Packet, co
 	var got []nflog.Packet
 	for ended := false; !ended || comes && len(got) == 0; {
 		copies, err := conn.Receive(ctx)
-		if err != nil {
+		if err != nil && !ended {
+			t.Fatalf("%v: the packet after it was not logged: %v", &sent, err)
+		} else if err != nil {
 			break
 		}
 		for _, p := range meaning(t, conn, copies) {
@@ -258,7 +260,7 @@ func TestRefusedPacketsAreLoggedOnce(t *testing.T) {
 		{"exempt from the ACL's end", packet("eth0", out, flow.TCP, "fd00:ec2::254", ports(40000, 80)), "", 0},
 		{"neighbour discovery", packet("eth0", in, flow.ICMPv6, "fe80::5", icmp(135, 255)), "", 0},
 	} {
-		conn := listen(t, s.Host)
+		conn := listen(t, s.Host, func(c *nflog.Config) { c.AtOnce = true })
 		before := time.Now()
 		sent := cross(t, s, tt.packet, lab.Envelope{Payload: []byte("secret")})
 		got := loggedOf(t, s, conn, tt.packet, tt.by != "")
