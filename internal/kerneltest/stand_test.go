@@ -78,6 +78,28 @@ func (b *bench) check(t *testing.T, about string, p flow.Packet, pass bool) lab.
 	return b.checkProbe(t, about, lab.Probe{Packet: p}, pass)
 }
 
+// checkAll is check for many packets at once.
+func (b *bench) checkAll(t *testing.T, about string, packets []flow.Packet, pass bool) {
+	t.Helper()
+	probes := make([]lab.Probe, len(packets))
+	for i, p := range packets {
+		probes[i].Packet = p
+	}
+	outcomes, err := b.ask.Ask(probes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range outcomes {
+		p := &packets[i]
+		if !o.Arrived || o.Passed != pass {
+			t.Errorf("%s: %s hop limit %d: %s, want passed %t", about, p, p.HopLimit, o, pass)
+		}
+		if d := b.policy.Decide(p); d.Allow != pass {
+			t.Errorf("%s: %s hop limit %d: the policy says %t (%s), want %t", about, p, p.HopLimit, d.Allow, d.Reason, pass)
+		}
+	}
+}
+
 // checkProbe is check for a packet that says more than a flow.Packet.
 func (b *bench) checkProbe(t *testing.T, about string, probe lab.Probe, pass bool) lab.Outcome {
 	t.Helper()
@@ -109,65 +131,6 @@ host {
 }
 interface "eth0" { security_groups = ["nothing"] }
 `
-
-func TestExemptTrafficPassesAndNothingBesideIt(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, nothing, "eth0")
-	in, out := flow.Ingress, flow.Egress
-	for _, tt := range []struct {
-		packet flow.Packet
-		pass   bool
-	}{
-		{packet("eth0", out, flow.TCP, "169.254.169.254", ports(40000, 80)), true},
-		{packet("eth0", in, flow.TCP, "169.254.169.254", ports(80, 40000)), true},
-		{packet("eth0", out, flow.TCP, "169.254.169.252", ports(40000, 80)), false},
-		{packet("eth0", out, flow.UDP, "169.254.169.253", ports(40000, 53)), true},
-		{packet("eth0", out, flow.UDP, "169.254.169.123", ports(123, 123)), true},
-		{packet("eth0", out, flow.ICMP, "169.254.170.2", icmp(8, 64)), true},
-		{packet("eth0", in, 47, "169.254.169.250"), true},
-		{packet("eth0", in, 47, "169.254.169.249"), false},
-		{packet("eth0", out, flow.TCP, "fd00:ec2::254", ports(40000, 80)), true},
-		{packet("eth0", out, flow.TCP, "fd00:ec2::255", ports(40000, 80)), false},
-		{packet("eth0", in, flow.UDP, "fd00:ec2::123", ports(123, 123)), true},
-
-		{packet("eth0", in, flow.UDP, "203.0.113.64", ports(1, 2)), true},
-		{packet("eth0", out, flow.TCP, "203.0.113.127", ports(1, 2)), true},
-		{packet("eth0", in, 132, "2001:db8:e:ffff::1"), true},
-		{packet("eth0", in, flow.UDP, "203.0.113.63", ports(1, 2)), false},
-		{packet("eth0", in, flow.UDP, "203.0.113.128", ports(1, 2)), false},
-		{packet("eth0", in, 132, "2001:db8:f::1"), false},
-
-		{packet("eth0", out, flow.UDP, "198.51.100.53", ports(40000, 53)), true},
-		{packet("eth0", in, flow.UDP, "198.51.100.53", ports(53, 40000)), true},
-		{packet("eth0", out, flow.TCP, "2001:db8:53::53", ports(40000, 53)), true},
-		{packet("eth0", out, flow.UDP, "198.51.100.53", ports(40000, 54)), false},
-		{packet("eth0", in, flow.UDP, "198.51.100.53", ports(40000, 53)), false},
-		{packet("eth0", out, flow.UDP, "198.51.100.54", ports(40000, 53)), false},
-		{packet("eth0", out, 47, "198.51.100.53"), false},
-
-		{packet("eth0", out, flow.UDP, "255.255.255.255", ports(68, 67)), true},
-		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(67, 68)), true},
-		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(68, 67)), false},
-		{packet("eth0", out, flow.UDP, "198.51.100.1", ports(67, 68)), false},
-		{packet("eth0", out, flow.UDP, "ff02::1:2", ports(546, 547)), true},
-		{packet("eth0", in, flow.UDP, "fe80::1", ports(547, 546)), true},
-		{packet("eth0", in, flow.UDP, "fe80::1", ports(67, 68)), false},
-		{packet("eth0", in, flow.UDP, "198.51.100.1", ports(547, 546)), false},
-		{packet("eth0", in, flow.TCP, "198.51.100.1", ports(67, 68)), false},
-
-		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(134, 255)), true},
-		{packet("eth0", out, flow.ICMPv6, "ff02::2", icmp(133, 255)), true},
-		{packet("eth0", in, flow.ICMPv6, "2001:db8:77::7", icmp(135, 255)), true},
-		{packet("eth0", in, flow.ICMPv6, "2001:db8:77::7", icmp(135, 254)), false},
-		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(137, 255)), false},
-		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(130, 1)), true},
-		{packet("eth0", out, flow.ICMPv6, "ff02::16", icmp(143, 1)), true},
-		{packet("eth0", out, flow.ICMPv6, "ff02::16", icmp(143, 2)), false},
-		{packet("eth0", in, flow.ICMPv6, "fe80::1", icmp(128, 255)), false},
-	} {
-		b.check(t, "exempt", tt.packet, tt.pass)
-	}
-}
 
 const onePort = `
 security_group "open" {

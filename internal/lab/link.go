@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -213,6 +214,28 @@ func (n *Namespace) AddNeighbour(iface string, addr netip.Addr, hardware net.Har
 	}
 	if err := n.links.NeighSet(neigh); err != nil {
 		return fmt.Errorf("add neighbour %s to %s in %s: %w", addr, iface, n.name, err)
+	}
+	return nil
+}
+
+// FlushNeighbours forgets all neighbours on an interface but those that
+// AddNeighbour told.
+func (n *Namespace) FlushNeighbours(iface string) error {
+	link, err := n.link(iface)
+	if err != nil {
+		return err
+	}
+	neighbours, err := n.links.NeighList(link.Attrs().Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the neighbours on %s in %s: %w", iface, n.name, err)
+	}
+	for _, neigh := range neighbours {
+		if neigh.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
+			continue
+		}
+		if err := n.links.NeighDel(&neigh); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("delete neighbour %s on %s in %s: %w", neigh.IP, iface, n.name, err)
+		}
 	}
 	return nil
 }
