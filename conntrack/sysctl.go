@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,12 @@ func (t *Table) readSysctl(name string) (string, error) {
 // writeSysctl changes a setting of the namespace.
 func (t *Table) writeSysctl(name, value string) error {
 	return t.inside(func() error {
-		if err := os.WriteFile(t.sysctlPath(name), []byte(value+"\n"), 0); err != nil {
+		f, err := os.OpenFile(t.sysctlPath(name), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(value + "\n")
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
 			return fmt.Errorf("set %s to %s: %w", name, value, err)
 		}
 		return nil
