@@ -1,7 +1,6 @@
 package kerneltest
 
 import (
-	"fmt"
 	"net/netip"
 	"testing"
 
@@ -131,78 +130,6 @@ host {
 }
 interface "eth0" { security_groups = ["nothing"] }
 `
-
-const onePort = `
-security_group "open" {
-  ingress "http" {
-    protocol    = "tcp"
-    ports       = [%d]
-    cidr_blocks = ["0.0.0.0/0"]
-  }
-  egress "any" {
-    protocol    = "-1"
-    cidr_blocks = ["0.0.0.0/0"]
-  }
-}
-`
-
-func TestInterfaceNames(t *testing.T) {
-	t.Parallel()
-	text := ""
-	for _, i := range []struct {
-		name, group string
-		port        int
-	}{{"eth1", "exact", 1001}, {"eth*", "short", 1002}, {"eth1*", "long", 1003}} {
-		text += fmt.Sprintf(`
-security_group "%s" {
-  ingress {
-    protocol    = "tcp"
-    ports       = [%d]
-    cidr_blocks = ["0.0.0.0/0"]
-  }
-}
-interface "%s" { security_groups = ["%s"] }
-`, i.group, i.port, i.name, i.group)
-	}
-	b := newBench(t, text, "eth0", "eth1", "eth10", "eth", "et", "wlan0")
-	if err := b.ask.Close(); err != nil {
-		t.Fatal(err)
-	}
-	// Interfaces that appear after the apply are governed from their first
-	// packet on.
-	for _, name := range []string{"eth2", "eth1x"} {
-		if err := b.AddInterface(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.ask = labtest.Judge(t, b.Stand)
-	for name, port := range map[string]uint16{
-		"eth1": 1001, "eth0": 1002, "eth": 1002, "eth2": 1002, "eth10": 1003, "eth1x": 1003, "et": 0, "wlan0": 0,
-	} {
-		for _, p := range []uint16{1001, 1002, 1003} {
-			b.check(t, name, packet(name, flow.Ingress, flow.TCP, "198.51.100.7", ports(40000, p)), port == 0 || p == port)
-		}
-	}
-}
-
-func TestUnmanagedInterfacesAreNotTouched(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, fmt.Sprintf(onePort, 80)+`interface "eth0" { security_groups = ["open"] }`, "eth0", "eth1")
-	for _, peer := range []string{"198.51.100.7", "2001:db8:77::7"} {
-		for _, d := range flow.Directions {
-			for _, p := range []flow.Packet{
-				packet("eth1", d, flow.TCP, peer, ports(40000, 80)), packet("eth1", d, flow.TCP, peer, ports(80, 40000)),
-				packet("eth1", d, flow.UDP, peer, ports(1, 2)), packet("eth1", d, 47, peer), packet("eth1", d, flow.ICMP, peer, icmp(8, 3)),
-			} {
-				if o := b.check(t, "unmanaged", p, true); o.Untracked {
-					t.Errorf("%s is not tracked", &p)
-				}
-			}
-			// The same on the managed one, so that the test can tell.
-			b.check(t, "managed", packet("eth0", d, flow.UDP, peer, ports(1, 2)), d == flow.Egress && peer == "198.51.100.7")
-		}
-	}
-}
 
 func TestReplyOfAnOpenerPasses(t *testing.T) {
 	t.Parallel()
