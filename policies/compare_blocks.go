@@ -237,11 +237,11 @@ func logText(l *LogDenied) string {
 		return ""
 	}
 	units := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}
-	target := "kernel log"
+	target := "the kernel log"
 	if l.Group != nil {
 		target = fmt.Sprintf("nflog group %d", *l.Group)
 	}
-	return fmt.Sprintf("%d/%s, burst %d, to the %s", l.Rate, units[l.Unit], l.Burst, target)
+	return fmt.Sprintf("%d/%s, burst %d, to %s", l.Rate, units[l.Unit], l.Burst, target)
 }
 
 // host compares the host's settings. There is always a host; what a policy
