@@ -204,7 +204,7 @@ func TestCompareListsACLsInterfacesAndHost(t *testing.T) {
 		~  interface.eth0.notrack  auto → off
 		+  interface.eth0.always_track.balancers  10.0.0.0/8  tcp established 350s
 		~  interface.eth0.tcp_established_timeout  5d → 350s
-		+  interface.eth0.log_denied  10/second, burst 20, to the nflog group 5
+		+  interface.eth0.log_denied  10/second, burst 20, to nflog group 5
 		+  host.dns_resolvers  +192.0.2.2/32
 		+  host.exempt  +192.0.2.3/32
 		~  host.icmp_errors  related → rules
@@ -221,7 +221,7 @@ func TestCompareListsACLsInterfacesAndHost(t *testing.T) {
 		~  interface.eth0.notrack  off → auto
 		-  interface.eth0.always_track.balancers  10.0.0.0/8  tcp established 350s
 		~  interface.eth0.tcp_established_timeout  350s → 5d
-		-  interface.eth0.log_denied  10/second, burst 20, to the nflog group 5
+		-  interface.eth0.log_denied  10/second, burst 20, to nflog group 5
 		-  host.dns_resolvers  -192.0.2.2/32
 		-  host.exempt  -192.0.2.3/32
 		~  host.icmp_errors  rules → related
