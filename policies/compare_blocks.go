@@ -163,9 +163,7 @@ func (c *comparison) interfaces(old, new *Interface) {
 	c.block(c.parent, old != nil, new != nil)
 	c.list("security_groups", was.Groups, is.Groups)
 	c.setting("network_acl", was.ACL, is.ACL)
-	if was.NotrackOff != is.NotrackOff {
-		c.columns("notrack", &Columns{Value: notrackText(&was)}, &Columns{Value: notrackText(&is)})
-	}
+	c.setting("notrack", notrackText(old, new), notrackText(new, old))
 	inPairs(was.AlwaysTrack, is.AlwaysTrack, func(t *AlwaysTrack) string { return t.ID }, func(old, new *AlwaysTrack) {
 		name := ""
 		for _, t := range []*AlwaysTrack{old, new} {
@@ -175,12 +173,17 @@ func (c *comparison) interfaces(old, new *Interface) {
 		}
 		c.columns(name, alwaysTrackColumns(old), alwaysTrackColumns(new))
 	})
-	c.timeouts(was.Timeouts, is.Timeouts)
+	c.timeouts(old, new)
 	c.setting("log_denied", logText(was.Log), logText(is.Log))
 }
 
-func notrackText(i *Interface) string {
-	if i.NotrackOff {
+// notrackText is what an interface says of notrack: nothing if it is not there,
+// or if the other one is not and it says the default.
+func notrackText(i, other *Interface) string {
+	switch {
+	case i == nil, other == nil && !i.NotrackOff:
+		return ""
+	case i.NotrackOff:
 		return "off"
 	}
 	return "auto"
@@ -200,18 +203,27 @@ func alwaysTrackColumns(t *AlwaysTrack) *Columns {
 	return &Columns{Peers: texts(t.Prefixes), Value: strings.Join(timeouts, ", ")}
 }
 
-// timeouts compares what is in force: without a block, the defaults.
-func (c *comparison) timeouts(old, new *Timeouts) {
-	was, is := DefaultTimeouts, DefaultTimeouts
-	if old != nil {
-		was = *old
+// timeouts compares what is in force: without a block, the defaults. These are
+// left out where an interface is added or removed.
+func (c *comparison) timeouts(old, new *Interface) {
+	of := func(i *Interface) Timeouts {
+		if i != nil && i.Timeouts != nil {
+			return *i.Timeouts
+		}
+		return DefaultTimeouts
 	}
-	if new != nil {
-		is = *new
+	setting := func(name string, get func(Timeouts) time.Duration) {
+		text := func(i, other *Interface) string {
+			if i == nil || other == nil && get(of(i)) == get(DefaultTimeouts) {
+				return ""
+			}
+			return seconds(get(of(i)))
+		}
+		c.setting(name, text(old, new), text(new, old))
 	}
-	c.setting("tcp_established_timeout", seconds(was.TCPEstablished), seconds(is.TCPEstablished))
-	c.setting("udp_timeout", seconds(was.UDP), seconds(is.UDP))
-	c.setting("udp_stream_timeout", seconds(was.UDPStream), seconds(is.UDPStream))
+	setting("tcp_established_timeout", func(t Timeouts) time.Duration { return t.TCPEstablished })
+	setting("udp_timeout", func(t Timeouts) time.Duration { return t.UDP })
+	setting("udp_stream_timeout", func(t Timeouts) time.Duration { return t.UDPStream })
 }
 
 // seconds writes a timeout in the largest unit that fits it, "5d" or "350s";
