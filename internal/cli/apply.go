@@ -41,7 +41,7 @@ or the policy moved on.
 ` + paths,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
-			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table"},
+			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table, long lists whole, and slow network ACLs"},
 			lockTimeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {

@@ -37,7 +37,7 @@ nothing, neither in the kernel nor on disk.
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "save the plan to `FILE`, for sgc apply FILE"},
 			&cli.BoolFlag{Name: "detailed-exitcode", Usage: "exit with 2 if there are changes"},
-			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table"},
+			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table, long lists whole, and slow network ACLs"},
 		},
 		Action: func(c *cli.Context) error {
 			argument, err := atMostOne(c)
@@ -160,11 +160,12 @@ func findDrift(v *sight) ([]drifted, error) {
 	if v.last == nil {
 		return nil, nil
 	}
-	delta, err := apply.Diff(v.snapshot, v.last.table())
+	committed := v.last.table()
+	delta, err := apply.Diff(v.snapshot, committed)
 	if err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the record: %w", err)
 	}
-	return driftOf(delta), nil
+	return driftOf(delta, committed), nil
 }
 
 // versionNote warns where drift may be nobody's deed.
