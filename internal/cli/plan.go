@@ -160,12 +160,11 @@ func findDrift(v *sight) ([]drifted, error) {
 	if v.last == nil {
 		return nil, nil
 	}
-	committed := v.last.table()
-	delta, err := apply.Diff(v.snapshot, committed)
+	delta, err := apply.Diff(v.snapshot, v.last.table())
 	if err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the record: %w", err)
 	}
-	return driftOf(delta, committed), nil
+	return driftOf(delta), nil
 }
 
 // versionNote warns where drift may be nobody's deed.
