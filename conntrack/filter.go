@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sgc/internal/flow"
+	"sgc/policies"
 )
 
 // Filter chooses among judged entries. Its zero value takes every entry that
@@ -15,9 +16,10 @@ type Filter struct {
 	// Interface is the name of an interface, or of several with a "*" at its
 	// end.
 	Interface string
-	// Group and Rule are the name of the group and the address of the rule that
-	// allows the flow today.
-	Group, Rule string
+	// Group is the name of a group whose rule allows the flow today, Rule a rule
+	// of the judge's policy that does.
+	Group string
+	Rule  *policies.Rule
 	// Classes are those to take; none are all.
 	Classes []Class
 	// Protocol is nil for all.
@@ -47,7 +49,7 @@ func (f *Filter) matchesLeg(l *Leg) bool {
 	case f.Revoked && !l.Revoked(),
 		f.Interface != "" && !matchesName(f.Interface, p.Interface),
 		f.Group != "" && (l.Rule == nil || l.Rule.Group != f.Group),
-		f.Rule != "" && (l.Rule == nil || l.Rule.Address() != f.Rule),
+		f.Rule != nil && l.Rule != f.Rule,
 		f.Protocol != nil && p.Protocol != *f.Protocol,
 		f.Peer.IsValid() && !f.Peer.Contains(p.Peer()),
 		f.Ports != nil && (!p.Protocol.HasPorts() || !f.Ports.Contains(p.DestPort)):
