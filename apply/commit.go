@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,9 @@ type RefusedError struct {
 	// transaction. One fault can have several: what refers to something that
 	// was refused is refused too.
 	Refusals []Refusal
+	// Leftovers is nil, or says that the kernel still holds what an earlier
+	// transaction of the delta added.
+	Leftovers *LeftoversError
 }
 
 // Refusal is the kernel's no to one message.
@@ -42,7 +46,11 @@ func (e *RefusedError) Error() string {
 		}
 		lines = append(lines, fmt.Sprintf("%s: %s", r.Object, r.Err))
 	}
-	return "the kernel refused the transaction, nothing was changed: " + strings.Join(lines, "; ")
+	text := strings.Join(lines, "; ")
+	if e.Leftovers != nil {
+		return fmt.Sprintf("the kernel refused the transaction, what is enforced was not changed: %s. %s", text, e.Leftovers)
+	}
+	return "the kernel refused the transaction, nothing was changed: " + text
 }
 
 // Unwrap returns the errors of all refusals.
@@ -54,11 +62,42 @@ func (e *RefusedError) Unwrap() []error {
 	return errs
 }
 
-// Commit sends the delta as one transaction that the kernel takes only if
-// nobody changed nf_tables since the delta's snapshot (else ErrChanged), and
-// either does as a whole or not at all (else a *RefusedError). An empty delta
-// sends nothing. Once the transaction is sent the context counts no more: the
-// kernel is done with it before Commit could stop waiting.
+// LeftoversError says that the first of several transactions was committed, a
+// later one was not, and what the first one added could not be taken out
+// again. What is enforced is as it was: nothing uses the leftovers.
+type LeftoversError struct {
+	// Err says why they could not be taken out.
+	Err error
+}
+
+func (e *LeftoversError) Error() string {
+	return fmt.Sprintf("Chains and sets that nothing uses are left in table inet %s; they do no harm, and the next apply removes them (%s)", tableName, e.Err)
+}
+
+func (e *LeftoversError) Unwrap() error { return e.Err }
+
+// CleanUpError says that the kernel enforces what was wanted, and that the last
+// of several transactions, which removes what nothing uses any more, was not
+// committed.
+type CleanUpError struct {
+	Err error
+}
+
+func (e *CleanUpError) Error() string {
+	return fmt.Sprintf("the new policy is enforced, but chains and sets of the old one, which nothing uses any more, are left in table inet %s; they do no harm, and the next apply removes them (%s)", tableName, e.Err)
+}
+
+func (e *CleanUpError) Unwrap() error { return e.Err }
+
+// Commit sends the delta's transactions. The kernel takes the first one only if
+// nobody changed nf_tables since the delta's snapshot, and every further one
+// only if nobody did since the one before it (else ErrChanged); it does each as
+// a whole or not at all (else a *RefusedError). An empty delta sends nothing.
+// Once a transaction is sent the context counts no more: the kernel is done with
+// it before Commit could stop waiting.
+//
+// If Commit fails, the kernel is as it was, with two exceptions: a
+// *CleanUpError, and errors that wrap a *LeftoversError or hold one.
 func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 	if d.Empty() {
 		return nil
@@ -71,15 +110,72 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 		return err
 	}
 	defer c.close() // the kernel has answered, or the error says that it has not
-	batch := d.batch.buf
-	if err := c.reserve(len(batch)); err != nil {
-		return fmt.Errorf("commit a transaction of %d bytes: %w", len(batch), err)
+	largest := 0
+	for _, b := range d.batches {
+		largest = max(largest, len(b.message.buf))
 	}
-	_, err = c.socket.Sendmsg(context.WithoutCancel(ctx), batch, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+	if err := c.reserve(largest); err != nil {
+		return fmt.Errorf("commit a transaction of %d bytes: %w", largest, err)
+	}
+	ctx = context.WithoutCancel(ctx)
+	for i, b := range d.batches {
+		if i > 0 {
+			awaitPackets()
+			if k.between != nil {
+				k.between(b.part)
+			}
+		}
+		err := c.send(ctx, b)
+		switch {
+		case err == nil:
+		case i == 0:
+			return err
+		case b.part == cleaning:
+			return &CleanUpError{err}
+		default:
+			return withLeftovers(err, c.takeBack(ctx, d.batches[0]))
+		}
+	}
+	return nil
+}
+
+// send sends one transaction and reads what became of it.
+func (c *conn) send(ctx context.Context, b *batch) error {
+	_, err := c.socket.Sendmsg(ctx, b.message.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	if err != nil {
-		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(batch), explain(err))
+		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(b.message.buf), explain(err))
 	}
-	return c.outcome(d)
+	return c.outcome(b)
+}
+
+// withLeftovers adds to an error that what had been prepared is still there.
+func withLeftovers(err, left error) error {
+	if left == nil {
+		return err
+	}
+	leftovers := &LeftoversError{left}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		refused.Leftovers = leftovers
+		return err
+	}
+	return fmt.Errorf("%w. %w", err, leftovers)
+}
+
+// awaitPackets returns when no packet is under way any more that began before
+// the call. The kernel keeps two generations apart, so that a packet from before
+// a transaction would take the next but one for its own.
+//
+// Source: Linux kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is
+// synchronize_rcu.
+func awaitPackets() {
+	const global = 1
+	// Where the kernel cannot do it (nohz_full, seccomp), a thousand times what
+	// a packet takes has to do.
+	const longest = 20 * time.Millisecond
+	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); err != 0 {
+		time.Sleep(longest)
+	}
 }
 
 // reserve makes the socket's buffers large enough for a batch of n bytes and
@@ -105,7 +201,7 @@ func (c *conn) reserve(n int) error {
 
 // outcome reads the kernel's answers to a batch. They are all queued when the
 // batch has been sent, so that nothing has to be waited for.
-func (c *conn) outcome(d *Delta) error {
+func (c *conn) outcome(b *batch) error {
 	var refused RefusedError
 	acknowledged, overrun := false, false
 	for {
@@ -131,7 +227,7 @@ func (c *conn) outcome(d *Delta) error {
 			case e == nil:
 				acknowledged = true
 			default:
-				refused.Refusals = append(refused.Refusals, d.refusal(r.sequence, e))
+				refused.Refusals = append(refused.Refusals, b.refusal(r.sequence, e))
 			}
 			return nil
 		})
@@ -168,14 +264,14 @@ func (c *conn) poll() (n int, err error) {
 }
 
 // refusal names the operation that a sequence number stands for.
-func (d *Delta) refusal(sequence uint32, e *kernelError) Refusal {
-	if sequence == 0 || int(sequence) > len(d.operations) {
+func (b *batch) refusal(sequence uint32, e *kernelError) Refusal {
+	if sequence == 0 || int(sequence) > len(b.operations) {
 		return Refusal{Object: "the transaction as a whole", Err: explain(e)}
 	}
-	o := d.operations[sequence-1]
+	o := b.operations[sequence-1]
 	object := o.String()
-	if o.kind == ElementKind && e.offset != 0 && o.start+int(e.offset) < len(d.batch.buf) {
-		if key := elementKey(d.batch.buf[o.start+int(e.offset):]); len(key) == o.set.KeySize() {
+	if at := o.start + int(e.offset); o.kind == ElementKind && e.offset != 0 && at < len(b.message.buf) {
+		if key := elementKey(b.message.buf[at:]); len(key) == o.set.KeySize() {
 			object = fmt.Sprintf("%s element %s of set %s", o.action, keyText(o.set, key), o.name)
 		}
 	}

@@ -178,18 +178,18 @@ func TestVerdictsOfDumps(t *testing.T) {
 func TestTornAndHugeElementMessages(t *testing.T) {
 	t.Parallel()
 	// Ranges stay together, and no list is longer than 16 bits can say.
-	p := planner{delta: &Delta{}}
+	p := planner{batch: &batch{}}
 	s := largeSet(10_000)
 	w := p.elementWriter(unix.NFT_MSG_NEWSETELEM, create, Add, s)
 	for _, e := range s.Elements {
 		w.element(e.First, e.Last, verdict{code: unix.NFT_GOTO, chain: "a.chain.of.some.length", set: true})
 	}
 	w.close()
-	if len(p.delta.operations) < 10 {
-		t.Fatalf("%d messages", len(p.delta.operations))
+	if len(p.batch.operations) < 10 {
+		t.Fatalf("%d messages", len(p.batch.operations))
 	}
 	r := newElementReader(&Set{keyLen: 4, flags: unix.NFT_SET_INTERVAL})
-	b := p.delta.batch.buf
+	b := p.batch.message.buf
 	for len(b) > 0 {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length > 65_000 {
@@ -225,7 +225,7 @@ func FuzzDecode(f *testing.F) {
 	if err := p.plan(); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.delta.batch.buf)
+	f.Add(p.delta.batches[0].message.buf)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _, _ = canonical(b)
 		_ = Rule{expressions: b}.Text()

@@ -82,16 +82,31 @@ type Change struct {
 	Text string
 	// Was is the text before an Update.
 	Was string
+	// Unused is set where a chain or a set goes, and the rules of a chain with
+	// it, that no packet can come to. An interrupted apply leaves such.
+	Unused bool
 }
 
 // Delta is the difference between a snapshot and a wanted table, and the
-// transaction that turns one into the other.
+// transactions that turn one into the other: most often one, see the package's
+// documentation for when there are more.
 type Delta struct {
 	generation uint32
-	operations []operation
-	// batch is the whole transaction; empty if there is nothing to do.
-	batch   message
+	// batches are the transactions in their order; none if there is nothing to
+	// do.
+	batches []*batch
 	changes []change
+	// leftovers is set if all that differs is what nothing uses.
+	leftovers bool
+}
+
+// batch is one transaction.
+type batch struct {
+	// part is the last part of the delta that the transaction holds; one that
+	// stands alone holds them all.
+	part       part
+	operations []operation
+	message    message
 }
 
 // change is a Change that is not put into words yet.
@@ -102,7 +117,7 @@ type change struct {
 	elements *elementChanges
 }
 
-// operation is one message of the transaction.
+// operation is one message of a transaction.
 type operation struct {
 	action Action
 	kind   Kind
@@ -111,7 +126,7 @@ type operation struct {
 	// if it is added and before if it is removed; 0 if it means nothing.
 	number  int
 	comment string
-	// start is where the message begins in the batch.
+	// start is where the message begins in the transaction.
 	start int
 	// set describes the keys of elements.
 	set *ruleset.Set
@@ -132,29 +147,67 @@ func (o operation) String() string {
 }
 
 // Empty reports whether nothing differs; Commit then sends nothing.
-func (d *Delta) Empty() bool { return len(d.operations) == 0 }
+func (d *Delta) Empty() bool { return len(d.batches) == 0 }
+
+// Leftovers reports whether something differs, but nothing that a packet could
+// notice: the kernel holds all that is wanted, and beside it objects that
+// nothing uses, such as an interrupted apply leaves.
+func (d *Delta) Leftovers() bool { return d.leftovers }
 
 // Generation returns the generation that the delta starts from.
 func (d *Delta) Generation() uint32 { return d.generation }
 
-// Messages returns the number of netlink messages of the transaction, with
-// those that begin and end it; 0 if it is empty.
-func (d *Delta) Messages() int {
-	if d.Empty() {
-		return 0
-	}
-	return len(d.operations) + 2
+// Transactions returns the number of transactions that Commit sends: 0 to 3.
+func (d *Delta) Transactions() int { return len(d.batches) }
+
+// Prepares reports whether the first of several transactions only adds what
+// nothing uses yet.
+func (d *Delta) Prepares() bool { return len(d.batches) > 1 && d.batches[0].part == preparing }
+
+// CleansUp reports whether the last of several transactions only removes what
+// nothing uses any more.
+func (d *Delta) CleansUp() bool {
+	return len(d.batches) > 1 && d.batches[len(d.batches)-1].part == cleaning
 }
 
-// Bytes returns the size of the transaction; 0 if it is empty.
-func (d *Delta) Bytes() int { return len(d.batch.buf) }
+// Steps returns the transactions one by one, each as a delta without changes
+// that starts from the generation that the one before it leaves.
+func (d *Delta) Steps() []*Delta {
+	steps := make([]*Delta, len(d.batches))
+	for i, b := range d.batches {
+		steps[i] = &Delta{generation: d.generationAfter(i), batches: []*batch{b}}
+	}
+	return steps
+}
 
-// Digest returns a name for what the transaction does to which objects. It
+// Messages returns the number of netlink messages of the transactions, with
+// those that begin and end them; 0 if there is none.
+func (d *Delta) Messages() int {
+	n := 0
+	for _, b := range d.batches {
+		n += len(b.operations) + 2
+	}
+	return n
+}
+
+// Bytes returns the size of the transactions; 0 if there is none.
+func (d *Delta) Bytes() int {
+	n := 0
+	for _, b := range d.batches {
+		n += len(b.message.buf)
+	}
+	return n
+}
+
+// Digest returns a name for what the transactions do to which objects. It
 // does not depend on the generation: two deltas with equal digests do the same
 // to the same table, however often other tables changed in between.
 func (d *Delta) Digest() string {
-	sum := sha256.Sum256(d.batch.buf[min(beginSize, len(d.batch.buf)):])
-	return "sha256:" + hex.EncodeToString(sum[:])
+	sum := sha256.New()
+	for _, b := range d.batches {
+		sum.Write(b.message.buf[beginSize:])
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
 }
 
 // Changes returns the differences: of the table, of objects and chains with

@@ -16,6 +16,13 @@ func (p *planner) change(action Action, kind Kind, name, comment string, text, w
 	})
 }
 
+// gone notes that a chain or a set goes, or a rule with its chain.
+func (p *planner) gone(n node, kind Kind, comment string, text func() string) {
+	p.delta.changes = append(p.delta.changes, change{
+		Change: Change{Action: Remove, Kind: kind, Name: n.name, Comment: comment, Unused: !p.used[n]}, text: text,
+	})
+}
+
 func text(s string) func() string { return func() string { return s } }
 
 // report notes the differences of chains, rules, sets and elements.
@@ -32,7 +39,7 @@ func (p *planner) report() {
 func (p *planner) reportChain(c chainPlan) {
 	switch {
 	case c.want == nil:
-		p.change(Remove, ChainKind, c.have.Name, c.have.Comment, func() string { return chainText(c.have) }, nil)
+		p.gone(node{ChainKind, c.have.Name}, ChainKind, c.have.Comment, func() string { return chainText(c.have) })
 	case c.have == nil:
 		p.change(Add, ChainKind, c.want.Name, c.want.Comment, func() string { return wantedChainText(c.want) }, nil)
 	case c.fresh || c.policy:
@@ -44,7 +51,7 @@ func (p *planner) reportChain(c chainPlan) {
 func (p *planner) reportRules(c chainPlan) {
 	if c.want == nil {
 		for _, r := range c.have.Rules {
-			p.change(Remove, RuleKind, c.have.Name, r.Comment, r.Text, nil)
+			p.gone(node{ChainKind, c.have.Name}, RuleKind, r.Comment, r.Text)
 		}
 		return
 	}
@@ -66,7 +73,7 @@ func (p *planner) reportRules(c chainPlan) {
 func (p *planner) reportSet(s setPlan) {
 	switch {
 	case s.want == nil:
-		p.change(Remove, SetKind, s.have.Name, s.have.Comment, func() string { return setText(s.have) }, nil)
+		p.gone(node{SetKind, s.have.Name}, SetKind, s.have.Comment, func() string { return setText(s.have) })
 	case s.have == nil:
 		p.change(Add, SetKind, s.want.Name, s.want.Comment, func() string { return wantedSetText(s.want) }, nil)
 	case s.fresh:

@@ -18,18 +18,21 @@ import (
 // place (the hook of a chain, the key of a set, any comment) is made anew in
 // the same transaction, with everything that refers to it; a dynamic set then
 // loses its contents.
-func Diff(have *Snapshot, want *ruleset.Table) (*Delta, error) {
+func Diff(have *Snapshot, want *ruleset.Table) (*Delta, error) { return diff(have, want, false) }
+
+// diff is Diff; with apart, parts are transactions of their own wherever they
+// can be.
+func diff(have *Snapshot, want *ruleset.Table, apart bool) (*Delta, error) {
 	d := &Delta{generation: have.Generation}
-	p := planner{delta: d, have: have.Table, want: want}
+	p := planner{delta: d, have: have.Table, want: want, split: apart}
 	if p.have != nil && p.have.Flags&tableOwned != 0 && p.have.Owner != 0 {
 		return nil, fmt.Errorf("table inet %s belongs to another process (netlink port %d), which alone may change it", tableName, p.have.Owner)
 	}
-	d.open()
 	if want == nil {
 		if p.have != nil {
 			p.dropTable()
 		}
-		d.close()
+		p.end()
 		return d, nil
 	}
 	if want.Name != tableName {
@@ -50,8 +53,9 @@ const (
 	tableOwned   = 2
 )
 
-// A planner works one delta out. Deletions come before additions, and each in
-// the order in which the kernel lets go of things and takes them up:
+// A planner works one delta out. In each part of it deletions come before
+// additions, and each in the order in which the kernel lets go of things and
+// takes them up:
 //
 //	rules, elements, sets, objects, chains; table, chains, sets, elements, rules
 //
@@ -60,6 +64,18 @@ type planner struct {
 	delta *Delta
 	have  *Table
 	want  *ruleset.Table
+	// part is the one whose messages are being written, batch the transaction
+	// that they go to, nil before the first message. The parts share one unless
+	// split is set.
+	part  part
+	batch *batch
+	split bool
+	// touched says which parts have messages, room is how many bytes the part
+	// at hand may need.
+	touched [len(parts)]bool
+	room    int
+	// used is what packets can come to in the kernel's table.
+	used map[node]bool
 	// fresh names what is deleted and added again in this transaction.
 	freshSets, freshChains map[string]bool
 
@@ -74,6 +90,7 @@ type chainPlan struct {
 	// fresh chains are deleted and added; for a base chain whose policy alone
 	// differs, policy is set instead.
 	fresh, policy bool
+	part          part
 	rules         *rulePlan
 }
 
@@ -82,6 +99,7 @@ type setPlan struct {
 	have     *Set
 	want     *ruleset.Set
 	fresh    bool
+	part     part
 	elements *elementChanges
 }
 
@@ -110,9 +128,9 @@ func (p *planner) plan() error {
 	if err := p.planElements(); err != nil {
 		return err
 	}
+	p.assign(recreate)
 	p.report()
 	p.emit()
-	p.delta.close()
 	return nil
 }
 

@@ -16,6 +16,9 @@ type rulePlan struct {
 	// changes are the differences behind that. Rules that go and come back
 	// because of what they refer to are not among them.
 	changes []ruleChange
+	// refs are the names that the wanted rules refer to, haveRefs those that the
+	// rules in the kernel refer to.
+	refs, haveRefs references
 }
 
 type comingRule struct {
@@ -61,7 +64,10 @@ func (p *planner) planChain(have *Chain, want *ruleset.Chain, fresh bool) (*rule
 	for i, refs := range m.refs {
 		renew[i] = m.have[i] != unmatched && (fresh || p.refersToFresh(refs))
 	}
-	plan := &rulePlan{changes: ruleChanges(have, want, m.have, m.want, m.matched)}
+	plan := &rulePlan{changes: ruleChanges(have, want, m.have, m.want, m.matched), refs: m.wantRefs}
+	for _, refs := range m.refs {
+		plan.haveRefs.add(refs)
+	}
 	plan.place(have, m.encoded, m.matched, renew)
 	return plan, nil
 }
@@ -74,10 +80,12 @@ type ruleMatch struct {
 	// matched holds, for every rule in the kernel, the index of the wanted one
 	// that it is, or -1.
 	matched []int32
-	// encoded are the expressions of the wanted rules, refs the names that the
-	// rules in the kernel refer to.
-	encoded [][]byte
-	refs    []references
+	// encoded are the expressions of the wanted rules, and wantRefs the names
+	// that any of them refers to; refs are those that the rules in the kernel
+	// refer to.
+	encoded  [][]byte
+	wantRefs references
+	refs     []references
 }
 
 // matchRules compares rules by meaning and comment, in their order.
@@ -98,14 +106,16 @@ func matchRules(have *Chain, want *ruleset.Chain) (*ruleMatch, error) {
 	}
 	for i, r := range want.Rules {
 		var form string
+		var refs references
 		var err error
 		if m.encoded[i], err = encodeRule(r); err == nil {
-			form, _, err = canonical(m.encoded[i])
+			form, refs, err = canonical(m.encoded[i])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("encode rule %s #%d (%s): %w", want.Name, i+1, r.Comment, err)
 		}
 		m.want[i] = id(form, r.Comment)
+		m.wantRefs.add(refs)
 	}
 	for i, r := range have.Rules {
 		form, refs, err := canonical(r.expressions)

@@ -22,73 +22,123 @@ const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 // beginSize is the length of the message that begins a transaction.
 const beginSize = headerSize + nfgenmsgSize + attributeSize + 4
 
-// open begins the transaction. It and the message that ends it have the
-// sequence numbers before the first and after the last operation's.
-func (d *Delta) open() {
-	d.batch.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
-	d.batch.u32(unix.NFNL_BATCH_GENID, d.generation)
-	d.batch.finish()
+// open begins a transaction that starts from a generation. The message that
+// begins it and the one that ends it have the sequence numbers before the first
+// and after the last operation's.
+func (b *batch) open(generation uint32) {
+	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
+	b.message.u32(unix.NFNL_BATCH_GENID, generation)
+	b.message.finish()
 }
 
-// close ends the transaction, or drops it if it does nothing. The last
-// operation asks for an acknowledgement: kernels before 6.10 never acknowledge
-// the message at the end.
-func (d *Delta) close() {
-	if d.Empty() {
-		d.batch = message{}
-		return
+// close ends a transaction of at least one operation. The last one asks for an
+// acknowledgement: kernels before 6.10 never acknowledge the message at the
+// end.
+func (b *batch) close() {
+	last := b.operations[len(b.operations)-1]
+	setFlag(b.message.buf[last.start:], unix.NLM_F_ACK)
+	b.message.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(b.operations)+1))
+	b.message.finish()
+}
+
+// begin starts the message of an operation. Its sequence number is that of the
+// operation, counted from 1, so that an error can be traced to it.
+func (b *batch) begin(typ, flags int, o operation) *message {
+	o.start = len(b.message.buf)
+	b.operations = append(b.operations, o)
+	b.message.begin(typ, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, uint32(len(b.operations)))
+	return &b.message
+}
+
+// begin starts the message of an operation in the transaction at hand.
+func (p *planner) begin(typ, flags int, o operation) *message {
+	if p.batch == nil {
+		p.batch = &batch{}
+		p.batch.message.buf = make([]byte, 0, p.room)
+		p.batch.open(p.delta.After())
+		p.delta.batches = append(p.delta.batches, p.batch)
 	}
-	last := d.operations[len(d.operations)-1]
-	setFlag(d.batch.buf[last.start:], unix.NLM_F_ACK)
-	d.batch.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(d.operations)+1))
-	d.batch.finish()
+	p.batch.part = p.part
+	p.touched[p.part] = true
+	return p.batch.begin(typ, flags, o)
 }
 
-// reserve makes room in the batch for the elements that are to be added, the
-// bulk of a first apply.
-func (p *planner) reserve() {
-	n := 0
-	for _, s := range p.sets {
-		if s.elements == nil {
-			continue
-		}
-		each := elementSize(s.want, verdict{})
-		n += each * (len(s.elements.added) + len(s.elements.removed))
+// end ends the transaction at hand, if there is one.
+func (p *planner) end() {
+	if p.batch != nil {
+		p.batch.close()
+		p.batch = nil
 	}
-	p.delta.batch.buf = slices.Grow(p.delta.batch.buf, n+n/64)
 }
 
-// emit writes the messages in an order in which the kernel takes them.
+// emit writes the messages of all parts.
 func (p *planner) emit() {
-	p.reserve()
+	for _, part := range parts {
+		p.part = part
+		p.emitPart()
+		if p.split {
+			p.end()
+		}
+	}
+	p.end()
+	p.delta.leftovers = p.touched == [len(parts)]bool{cleaning: true}
+}
+
+// reserve makes room for the elements of sets, the bulk of a first apply.
+func (p *planner) reserve(sets []setPlan) {
+	p.room = 4096
+	for _, s := range sets {
+		if s.elements != nil {
+			each := elementSize(s.want, verdict{})
+			p.room += each * (len(s.elements.added) + len(s.elements.removed))
+		}
+	}
+	p.room += p.room / 64
+	if p.batch != nil {
+		p.batch.message.buf = slices.Grow(p.batch.message.buf, p.room)
+	}
+}
+
+// emitPart writes the messages of one part in an order in which the kernel
+// takes them.
+func (p *planner) emitPart() {
+	var chains []chainPlan
+	var sets []setPlan
 	for _, c := range p.chains {
+		if c.part == p.part {
+			chains = append(chains, c)
+		}
+	}
+	for _, s := range p.sets {
+		if s.part == p.part {
+			sets = append(sets, s)
+		}
+	}
+	p.reserve(sets)
+	for _, c := range chains {
 		p.deleteRules(c)
 	}
-	for _, s := range p.sets {
+	for _, s := range sets {
 		if s.elements != nil && s.elements.have != nil {
 			p.deleteElements(s.elements)
 		}
 	}
-	for _, s := range p.sets {
-		if s.want == nil || s.fresh {
-			p.begin(unix.NFT_MSG_DELSET, 0, operation{action: Remove, kind: SetKind, name: s.have.Name, comment: s.have.Comment})
-			p.message().str(unix.NFTA_SET_TABLE, tableName)
-			p.message().str(unix.NFTA_SET_NAME, s.have.Name)
-			p.message().finish()
+	for _, s := range sets {
+		if s.have != nil && (s.want == nil || s.fresh) {
+			p.deleteSet(s.have.Name, s.have.Comment)
 		}
 	}
-	for _, o := range p.have.Others {
-		p.deleteOther(o)
-	}
-	for _, c := range p.chains {
-		if c.want == nil || c.fresh {
-			p.begin(unix.NFT_MSG_DELCHAIN, 0, operation{action: Remove, kind: ChainKind, name: c.have.Name, comment: c.have.Comment})
-			p.message().str(unix.NFTA_CHAIN_TABLE, tableName)
-			p.message().str(unix.NFTA_CHAIN_NAME, c.have.Name)
-			p.message().finish()
+	if p.part == cleaning {
+		for _, o := range p.have.Others {
+			p.deleteOther(o)
 		}
 	}
-	for _, c := range p.chains {
+	for _, c := range chains {
+		if c.have != nil && (c.want == nil || c.fresh) {
+			p.deleteChain(c.have.Name, c.have.Comment)
+		}
+	}
+	for _, c := range chains {
 		switch {
 		case c.want != nil && (c.have == nil || c.fresh):
 			p.addChain(c.want)
@@ -96,32 +146,21 @@ func (p *planner) emit() {
 			p.setPolicy(c.want)
 		}
 	}
-	for _, s := range p.sets {
+	for _, s := range sets {
 		if s.want != nil && (s.have == nil || s.fresh) {
 			p.addSet(s.want)
 		}
 	}
-	for _, s := range p.sets {
+	for _, s := range sets {
 		if s.elements != nil {
 			p.addElements(s.elements)
 		}
 	}
-	for _, c := range p.chains {
+	for _, c := range chains {
 		if c.want != nil {
 			p.addRules(c)
 		}
 	}
-}
-
-func (p *planner) message() *message { return &p.delta.batch }
-
-// begin starts the message of an operation. Its sequence number is that of the
-// operation, counted from 1, so that an error can be traced to it.
-func (p *planner) begin(typ, flags int, o operation) {
-	d := p.delta
-	o.start = len(d.batch.buf)
-	d.operations = append(d.operations, o)
-	d.batch.begin(typ, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, uint32(len(d.operations)))
 }
 
 // dropTable plans for no table at all.
@@ -132,14 +171,13 @@ func (p *planner) dropTable() {
 
 // dropTableMessage deletes the table with everything in it.
 func (p *planner) dropTableMessage() {
-	p.begin(unix.NFT_MSG_DELTABLE, 0, operation{action: Remove, kind: TableKind, name: p.have.Name, comment: p.have.Comment})
-	p.message().str(unix.NFTA_TABLE_NAME, p.have.Name)
-	p.message().finish()
+	m := p.begin(unix.NFT_MSG_DELTABLE, 0, operation{action: Remove, kind: TableKind, name: p.have.Name, comment: p.have.Comment})
+	m.str(unix.NFTA_TABLE_NAME, p.have.Name)
+	m.finish()
 }
 
 func (p *planner) addTable() {
-	p.begin(unix.NFT_MSG_NEWTABLE, create, operation{action: Add, kind: TableKind, name: p.want.Name, comment: p.want.Comment})
-	m := p.message()
+	m := p.begin(unix.NFT_MSG_NEWTABLE, create, operation{action: Add, kind: TableKind, name: p.want.Name, comment: p.want.Comment})
 	m.str(unix.NFTA_TABLE_NAME, p.want.Name)
 	m.u32(unix.NFTA_TABLE_FLAGS, 0)
 	if p.want.Comment != "" {
@@ -155,20 +193,39 @@ func (p *planner) deleteRules(c chainPlan) {
 		return
 	}
 	if c.want == nil || c.fresh {
-		p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: c.have.Name, comment: "all rules"})
-		p.message().str(unix.NFTA_RULE_TABLE, tableName)
-		p.message().str(unix.NFTA_RULE_CHAIN, c.have.Name)
-		p.message().finish()
+		p.flushChain(c.have.Name)
 		return
 	}
 	for _, i := range c.rules.gone {
 		r := c.have.Rules[i]
-		p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: c.have.Name, number: i + 1, comment: r.Comment})
-		p.message().str(unix.NFTA_RULE_TABLE, tableName)
-		p.message().str(unix.NFTA_RULE_CHAIN, c.have.Name)
-		p.message().u64(unix.NFTA_RULE_HANDLE, r.Handle)
-		p.message().finish()
+		m := p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: c.have.Name, number: i + 1, comment: r.Comment})
+		m.str(unix.NFTA_RULE_TABLE, tableName)
+		m.str(unix.NFTA_RULE_CHAIN, c.have.Name)
+		m.u64(unix.NFTA_RULE_HANDLE, r.Handle)
+		m.finish()
 	}
+}
+
+// flushChain deletes all rules of a chain.
+func (p *planner) flushChain(name string) {
+	m := p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: name, comment: "all rules"})
+	m.str(unix.NFTA_RULE_TABLE, tableName)
+	m.str(unix.NFTA_RULE_CHAIN, name)
+	m.finish()
+}
+
+func (p *planner) deleteSet(name, comment string) {
+	m := p.begin(unix.NFT_MSG_DELSET, 0, operation{action: Remove, kind: SetKind, name: name, comment: comment})
+	m.str(unix.NFTA_SET_TABLE, tableName)
+	m.str(unix.NFTA_SET_NAME, name)
+	m.finish()
+}
+
+func (p *planner) deleteChain(name, comment string) {
+	m := p.begin(unix.NFT_MSG_DELCHAIN, 0, operation{action: Remove, kind: ChainKind, name: name, comment: comment})
+	m.str(unix.NFTA_CHAIN_TABLE, tableName)
+	m.str(unix.NFTA_CHAIN_NAME, name)
+	m.finish()
 }
 
 func (p *planner) deleteOther(o Other) {
@@ -176,19 +233,18 @@ func (p *planner) deleteOther(o Other) {
 	if o.kind == flowtable {
 		typ = unix.NFT_MSG_DELFLOWTABLE
 	}
-	p.begin(typ, 0, operation{action: Remove, kind: ObjectKind, name: o.Name})
+	m := p.begin(typ, 0, operation{action: Remove, kind: ObjectKind, name: o.Name})
 	// The attributes of objects and flowtables have the same numbers.
-	p.message().str(objectTable, tableName)
-	p.message().str(otherName, o.Name)
+	m.str(objectTable, tableName)
+	m.str(otherName, o.Name)
 	if o.kind != flowtable {
-		p.message().u32(objectType, o.kind)
+		m.u32(objectType, o.kind)
 	}
-	p.message().finish()
+	m.finish()
 }
 
 func (p *planner) addChain(c *ruleset.Chain) {
-	p.begin(unix.NFT_MSG_NEWCHAIN, create, operation{action: Add, kind: ChainKind, name: c.Name, comment: c.Comment})
-	m := p.message()
+	m := p.begin(unix.NFT_MSG_NEWCHAIN, create, operation{action: Add, kind: ChainKind, name: c.Name, comment: c.Comment})
 	m.str(unix.NFTA_CHAIN_TABLE, tableName)
 	m.str(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Hook != nil {
@@ -207,8 +263,7 @@ func (p *planner) addChain(c *ruleset.Chain) {
 
 // setPolicy makes a base chain that stays accept what it does not decide.
 func (p *planner) setPolicy(c *ruleset.Chain) {
-	p.begin(unix.NFT_MSG_NEWCHAIN, 0, operation{action: Update, kind: ChainKind, name: c.Name, comment: c.Comment})
-	m := p.message()
+	m := p.begin(unix.NFT_MSG_NEWCHAIN, 0, operation{action: Update, kind: ChainKind, name: c.Name, comment: c.Comment})
 	m.str(unix.NFTA_CHAIN_TABLE, tableName)
 	m.str(unix.NFTA_CHAIN_NAME, c.Name)
 	m.u32(unix.NFTA_CHAIN_POLICY, policyAccept)
@@ -216,8 +271,7 @@ func (p *planner) setPolicy(c *ruleset.Chain) {
 }
 
 func (p *planner) addSet(s *ruleset.Set) {
-	p.begin(unix.NFT_MSG_NEWSET, create, operation{action: Add, kind: SetKind, name: s.Name, comment: s.Comment})
-	m := p.message()
+	m := p.begin(unix.NFT_MSG_NEWSET, create, operation{action: Add, kind: SetKind, name: s.Name, comment: s.Comment})
 	m.str(unix.NFTA_SET_TABLE, tableName)
 	m.str(unix.NFTA_SET_NAME, s.Name)
 	m.u32(unix.NFTA_SET_FLAGS, setFlags(s))
@@ -225,7 +279,7 @@ func (p *planner) addSet(s *ruleset.Set) {
 	m.u32(unix.NFTA_SET_KEY_LEN, uint32(s.KeySize()))
 	// Sets that are used by name need no id of their own, but the kernel wants
 	// the attribute.
-	m.u32(unix.NFTA_SET_ID, uint32(len(p.delta.operations)))
+	m.u32(unix.NFTA_SET_ID, uint32(len(p.batch.operations)))
 	if s.Map {
 		m.u32(unix.NFTA_SET_DATA_TYPE, verdictType)
 	}
@@ -252,8 +306,7 @@ func (p *planner) addRules(c chainPlan) {
 		if r.anchor == 0 {
 			flags |= unix.NLM_F_APPEND
 		}
-		p.begin(unix.NFT_MSG_NEWRULE, flags, operation{action: Add, kind: RuleKind, name: c.want.Name, number: r.index + 1, comment: want.Comment})
-		m := p.message()
+		m := p.begin(unix.NFT_MSG_NEWRULE, flags, operation{action: Add, kind: RuleKind, name: c.want.Name, number: r.index + 1, comment: want.Comment})
 		m.str(unix.NFTA_RULE_TABLE, tableName)
 		m.str(unix.NFTA_RULE_CHAIN, c.want.Name)
 		if r.anchor != 0 {

@@ -16,9 +16,11 @@ type elementWriter struct {
 	typ     int
 	flags   int
 	op      operation
-	// list is where the open message's list begins, -1 if none is open.
-	list int
-	end  []byte
+	// message is that of the transaction at hand, and list where the open
+	// message's list of elements begins in it, -1 if none is open.
+	message *message
+	list    int
+	end     []byte
 }
 
 func (p *planner) elementWriter(typ, flags int, action Action, set *ruleset.Set) *elementWriter {
@@ -72,26 +74,25 @@ func (p *planner) addElements(c *elementChanges) {
 
 // room returns the message to append n bytes of elements to.
 func (w *elementWriter) room(n int) *message {
-	m := w.planner.message()
-	if w.list >= 0 && len(m.buf)-w.list+n > maxElements {
+	if w.list >= 0 && len(w.message.buf)-w.list+n > maxElements {
 		w.close()
 	}
 	if w.list < 0 {
-		w.planner.begin(w.typ, w.flags, w.op)
+		w.message = w.planner.begin(w.typ, w.flags, w.op)
+		m := w.message
 		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
 		m.str(unix.NFTA_SET_ELEM_LIST_SET, w.op.name)
 		w.list = m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	}
-	return m
+	return w.message
 }
 
 func (w *elementWriter) close() {
 	if w.list < 0 {
 		return
 	}
-	m := w.planner.message()
-	m.end(w.list)
-	m.finish()
+	w.message.end(w.list)
+	w.message.finish()
 	w.list = -1
 }
 

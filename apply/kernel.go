@@ -18,6 +18,9 @@ type Kernel struct {
 	// netns is nil for the namespace of the process.
 	netns *os.File
 	name  string
+	// between, if not nil, is called before every transaction of a delta but
+	// the first; tests put themselves there.
+	between func(next part)
 }
 
 // netnsDirs is where "ip netns" keeps the namespaces that have a name.

@@ -59,16 +59,19 @@ func (c *conn) identity(generation uint32) (string, error) {
 	return fmt.Sprintf("%s/%d/%d", strings.TrimSpace(string(boot)), cookie, generation), nil
 }
 
-// After returns the generation that Commit makes: the next one, or the same if
-// there is nothing to do.
-func (d *Delta) After() uint32 {
-	switch {
-	case d.Empty():
-		return d.generation
-	case d.generation+1 == 0:
-		return 1 // the kernel leaves 0 out
+// After returns the generation that Commit leaves if it does all: that of the
+// last transaction, or the delta's own if there is nothing to do.
+func (d *Delta) After() uint32 { return d.generationAfter(len(d.batches)) }
+
+// generationAfter returns the generation after so many transactions.
+func (d *Delta) generationAfter(transactions int) uint32 {
+	generation := d.generation
+	for range transactions {
+		if generation++; generation == 0 {
+			generation = 1 // the kernel leaves 0 out
+		}
 	}
-	return d.generation + 1
+	return generation
 }
 
 // knownElements returns the elements that a set of the kernel has if the known

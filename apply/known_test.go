@@ -66,12 +66,16 @@ func TestGenerationAfterNothing(t *testing.T) {
 	if d.After() != 7 {
 		t.Errorf("after nothing: %d", d.After())
 	}
-	d.operations = make([]operation, 1)
+	d.batches = make([]*batch, 1)
 	if d.After() != 8 {
 		t.Errorf("after something: %d", d.After())
 	}
 	d.generation = 1<<32 - 1
 	if d.After() != 1 {
 		t.Errorf("after the last number: %d", d.After())
+	}
+	d.batches = make([]*batch, 3)
+	if d.After() != 3 {
+		t.Errorf("after three transactions from the last number: %d", d.After())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -33,17 +34,19 @@ func TestFailureAtEveryStep(t *testing.T) {
 	before := l.list()
 	d := l.diff(to)
 	kinds := map[string]bool{}
-	for i, o := range d.operations {
+	if d.Transactions() != 1 {
+		t.Fatalf("%d transactions", d.Transactions())
+	}
+	for i, o := range d.batches[0].operations {
 		kinds[o.action.String()+" "+o.kind.String()] = true
-		spoilt := *d
-		spoilt.batch.buf = bytes.Clone(d.batch.buf)
+		spoilt := spoil(d, 0)
 		// The first attribute of every message is the name of the table.
-		name := spoilt.batch.buf[o.start+headerSize+nfgenmsgSize+attributeSize:]
+		name := spoilt.batches[0].message.buf[o.start+headerSize+nfgenmsgSize+attributeSize:]
 		if string(name[:3]) != tableName {
 			t.Fatalf("%s: no table name in %q", o, name[:8])
 		}
 		name[r.IntN(3)] = 'x'
-		err := l.kernel.Commit(context.Background(), &spoilt)
+		err := l.kernel.Commit(context.Background(), spoilt)
 		var refused *RefusedError
 		if !errors.As(err, &refused) || !errors.Is(err, unix.ENOENT) {
 			t.Fatalf("step %d, %s: %v", i, o, err)
@@ -64,6 +67,16 @@ func TestFailureAtEveryStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.wantSame(to)
+}
+
+// spoil copies a delta so that one of its transactions can be changed.
+func spoil(d *Delta, transaction int) *Delta {
+	spoilt := *d
+	spoilt.batches = slices.Clone(d.batches)
+	b := *d.batches[transaction]
+	b.message.buf = bytes.Clone(b.message.buf)
+	spoilt.batches[transaction] = &b
+	return &spoilt
 }
 
 // TestSnapshotsAreOfOneMoment reads while somebody keeps changing two sets and
@@ -130,17 +143,14 @@ func TestTableOfAnotherProcessIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := planner{delta: &Delta{generation: l.snapshot().Generation}}
-	p.delta.open()
-	p.begin(unix.NFT_MSG_NEWTABLE, create, operation{})
-	p.message().str(unix.NFTA_TABLE_NAME, tableName)
-	p.message().u32(unix.NFTA_TABLE_FLAGS, tableOwned)
-	p.message().finish()
-	p.delta.close()
-	if _, err := other.socket.Sendmsg(context.Background(), p.delta.batch.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.outcome(p.delta); err != nil {
+	b := &batch{}
+	b.open(l.snapshot().Generation)
+	m := b.begin(unix.NFT_MSG_NEWTABLE, create, operation{})
+	m.str(unix.NFTA_TABLE_NAME, tableName)
+	m.u32(unix.NFTA_TABLE_FLAGS, tableOwned)
+	m.finish()
+	b.close()
+	if err := other.send(context.Background(), b); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []*ruleset.Table{webTable(), nil} {
