@@ -27,8 +27,8 @@ func (s *session) logCommand() *cli.Command {
 		Name: "log", Usage: "show refused packets as they come", ArgsUsage: "[PATH]",
 		Description: `Show the packets that the kernel refuses on interfaces with a log_denied block,
 one a line, until it is interrupted. It reads the nflog groups of the policy that
-is enforced, or of the one at PATH, or those that --group names. A group has one
-reader: a second one is told so.
+is enforced, or of the one at PATH (a directory of *.hcl files or one file), or
+those that --group names. A group has one reader: a second one is told so.
 
 --format flowlog prints flow log records of version 2,
   version account-id interface-id srcaddr dstaddr srcport dstport protocol
@@ -38,9 +38,7 @@ account "-"; an interface block without refused packets has a record of status
 NODATA, and one of SKIPDATA where packets came faster than they were read.
 
 The rate of log_denied decides how many packets are told of at all. Those above
-it are refused, too, and no format counts them.
-
-` + paths,
+it are refused, too, and no format counts them.`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "group", Usage: "read the nflog group `N` instead of the policy's; may be repeated"},
 			&cli.StringFlag{Name: "format", Usage: "print `FORMAT`: text (default), json, one object a line, or flowlog"},

@@ -497,3 +497,37 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestReadingTakesARight(t *testing.T) {
+	t.Parallel()
+	ns := labtest.Namespace(t, "host")
+	listen(t, ns)
+	for _, group := range []uint16{5, 7} {
+		// The thread ends with the call, and its lack of rights with it.
+		err := ns.Do(func() error {
+			if err := drop(unix.CAP_NET_ADMIN); err != nil {
+				t.Error(err)
+			}
+			conn, err := nflog.Open(nflog.Config{Groups: []uint16{group}})
+			if err == nil {
+				t.Errorf("group %d can be read without a right to", group)
+				return conn.Close()
+			}
+			return err
+		})
+		if !errors.Is(err, os.ErrPermission) || errors.Is(err, nflog.ErrTaken) {
+			t.Errorf("group %d: %v", group, err)
+		}
+	}
+}
+
+// drop takes a capability from the calling thread.
+func drop(capability int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << capability
+	return unix.Capset(&header, &data[0])
+}

@@ -14,8 +14,8 @@ import (
 //
 // Source: linux/netfilter/nfnetlink_log.h.
 const (
-	messagePacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
-	messageConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
+	messagePacket = unix.NFNL_SUBSYS_ULOG << 8
+	messageConfig = messagePacket | 1
 
 	configCommand, configMode, configTimeout, configThreshold, configFlags = 1, 2, 4, 5, 6
 
