@@ -123,6 +123,34 @@ func otherEntries(entries []*policies.ACLEntry) []keyedEntry {
 	return out
 }
 
+// typeEntries returns the entries that may decide for the family's ICMP, by
+// type, and whether any of them names a code.
+func typeEntries(entries []*policies.ACLEntry, f flow.Family) (types []keyedEntry, byCode bool) {
+	for _, e := range entries {
+		switch {
+		case e.AllProtocols:
+			types = append(types, keyedEntry{e, []span{codeSpan(-1)}})
+		case e.Protocol.IsICMP(f):
+			types = append(types, keyedEntry{e, []span{codeSpan(e.ICMPType)}})
+			byCode = byCode || e.ICMPCode >= 0
+		}
+	}
+	return types, byCode
+}
+
+// codeEntries returns the entries of one atom of ICMP types, by code.
+func codeEntries(entries []*policies.ACLEntry) []keyedEntry {
+	out := make([]keyedEntry, len(entries))
+	for i, e := range entries {
+		code := -1
+		if !e.AllProtocols {
+			code = e.ICMPCode
+		}
+		out[i] = keyedEntry{e, []span{codeSpan(code)}}
+	}
+	return out
+}
+
 // aclKeys is a key space as an ACL's entries divide it.
 type aclKeys struct {
 	// name is the protocol's, for the names of chains and maps.
@@ -135,17 +163,7 @@ type aclKeys struct {
 // aclTypeRules returns the nft rules for the family's ICMP. Entries that name a
 // code make the atoms of their type a space of codes.
 func (c *compiler) aclTypeRules(s aclSpace, entries []*policies.ACLEntry) []ruleset.Rule {
-	var types []keyedEntry
-	byCode := false
-	for _, e := range entries {
-		switch {
-		case e.AllProtocols:
-			types = append(types, keyedEntry{e, []span{codeSpan(-1)}})
-		case e.Protocol.IsICMP(s.family):
-			types = append(types, keyedEntry{e, []span{codeSpan(e.ICMPType)}})
-			byCode = byCode || e.ICMPCode >= 0
-		}
-	}
+	types, byCode := typeEntries(entries, s.family)
 	keys := aclKeys{
 		name: protoName(flow.ICMPOf(s.family), s.family), of: "types",
 		field: ruleset.ICMPTypeField(s.family), keyType: ruleset.ICMPType, last: 255,
@@ -164,16 +182,8 @@ func (c *compiler) aclTypeRules(s aclSpace, entries []*policies.ACLEntry) []rule
 			name: fmt.Sprintf("%s/%s", keys.name, a.span), of: "codes",
 			field: ruleset.ICMPCodeField(s.family), keyType: codeOf, last: 255,
 		}
-		var keyed []keyedEntry
-		for _, e := range a.rules {
-			code := -1
-			if !e.AllProtocols {
-				code = e.ICMPCode
-			}
-			keyed = append(keyed, keyedEntry{e, []span{codeSpan(code)}})
-		}
 		leaf := aclChain(s.acl, s.direction, codes.name)
-		c.addChain(&ruleset.Chain{Name: leaf, Comment: comment([]string{s.acl.Address()}), Rules: c.aclRules(s, codes, keyed)})
+		c.addChain(&ruleset.Chain{Name: leaf, Comment: comment([]string{s.acl.Address()}), Rules: c.aclRules(s, codes, codeEntries(a.rules))})
 		m.Elements = append(m.Elements, ruleset.Element{
 			First: spanKey(keys.keyType, a.first), Last: spanKey(keys.keyType, a.last),
 			Verdict: &ruleset.Verdict{Kind: ruleset.Jump, Chain: leaf},

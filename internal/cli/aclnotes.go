@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -30,7 +31,16 @@ func aclDiagnostics(p *policies.Policy, verbose bool) []*hcl.Diagnostic {
 }
 
 // hiddenText says what hides an entry, and what to do about it.
-func hiddenText(e, by *policies.ACLEntry) string {
+func hiddenText(e *policies.ACLEntry, hiders []*policies.ACLEntry) string {
+	by := hiders[0]
+	if len(hiders) > 1 {
+		numbers := make([]string, len(hiders))
+		for i, h := range hiders {
+			numbers[i] = fmt.Sprint(h.Number)
+		}
+		return fmt.Sprintf("Entry %d never gets to decide anything: entries %s come first, and together match everything that it matches. If it shall decide, give it a lower rule_no; else remove it.",
+			e.Number, strings.Join(numbers, ", "))
+	}
 	verb, also := "deny", ""
 	if e.Allow {
 		verb = "allow"
