@@ -240,7 +240,7 @@ func (l *Conn) Finish() ([]Copy, error) {
 			errs = append(errs, fmt.Errorf("give back nflog group %d: %w", group, err))
 		}
 	}
-	if l.lost {
+	if l.lost && len(errs) == 0 {
 		errs = append(errs, ErrLost)
 	}
 	copies := l.early
