@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sgc/apply"
+	"sgc/internal/ruleset"
 )
 
 // operation is one difference between two tables in the form of JSON.
@@ -63,8 +64,14 @@ type drifted struct {
 // driftOf puts into words what was done to the kernel's table. The delta leads
 // from the kernel back to the table that was committed. An object that is gone
 // or there as a whole is one difference, whatever it holds.
-func driftOf(delta *apply.Delta) []drifted {
+func driftOf(delta *apply.Delta, committed *ruleset.Table) []drifted {
 	var out []drifted
+	chains := map[string]string{}
+	if committed != nil {
+		for _, c := range committed.Chains {
+			chains[c.Name] = c.Comment
+		}
+	}
 	whole := map[string]bool{}
 	for c := range delta.Changes() {
 		switch {
@@ -80,6 +87,12 @@ func driftOf(delta *apply.Delta) []drifted {
 	for c := range delta.Changes() {
 		if c.Kind == apply.RuleKind && whole[c.Name] {
 			continue
+		}
+		if c.Kind == apply.ElementKind && !isAddress(c.Comment) {
+			// What an element of a map stands for is what its chain does.
+			if _, target, ok := strings.Cut(c.Text, " : jump "); ok {
+				c.Comment = chains[target]
+			}
 		}
 		out = append(out, drifted{newOperation(c), describeDrift(c)})
 	}
@@ -103,14 +116,7 @@ func describeDrift(c apply.Change) string {
 	case apply.RuleKind:
 		return describeRule(c, text, was)
 	case apply.ElementKind:
-		switch c.Action {
-		case apply.Add:
-			return fmt.Sprintf("%s is missing  (set %s)", text, c.Name)
-		case apply.Remove:
-			return fmt.Sprintf("an element that no policy asks for: %s  (set %s, added by hand)", text, c.Name)
-		default:
-			return fmt.Sprintf("an element was changed by hand: %s, not %s  (set %s)", was, text, c.Name)
-		}
+		return describeElement(c, text, was)
 	case apply.ChainKind:
 		if isDigest(c.Comment) && c.Action != apply.Remove {
 			return fmt.Sprintf("the digest of the policy is missing or was changed by hand  (chain %s)", c.Name)
@@ -128,6 +134,27 @@ func describeDrift(c apply.Change) string {
 	default:
 		return fmt.Sprintf("the %s was changed by hand: %s, not %s", object, was, text)
 	}
+}
+
+func describeElement(c apply.Change, text, was string) string {
+	name := ""
+	if isAddress(c.Comment) {
+		name = clean(c.Comment) + ": "
+	}
+	switch c.Action {
+	case apply.Add:
+		return fmt.Sprintf("%s%s is missing  (set %s)", name, withoutTarget(text), c.Name)
+	case apply.Remove:
+		return fmt.Sprintf("an element that no policy asks for: %s  (set %s, added by hand)", text, c.Name)
+	default:
+		return fmt.Sprintf("%san element was changed by hand: %s, not %s  (set %s)", name, was, text, c.Name)
+	}
+}
+
+// withoutTarget cuts the chain that an element leads to from its text.
+func withoutTarget(text string) string {
+	text, _, _ = strings.Cut(text, " : jump ")
+	return text
 }
 
 func describeRule(c apply.Change, text, was string) string {

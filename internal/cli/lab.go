@@ -281,6 +281,6 @@ func (r *labReport) findDrift(ctx context.Context, k *apply.Kernel) error {
 	if err != nil {
 		return fmt.Errorf("compare the kernel's table with the policy: %w", err)
 	}
-	r.drift = driftOf(delta)
+	r.drift = driftOf(delta, r.table)
 	return nil
 }

@@ -160,11 +160,12 @@ func findDrift(v *sight) ([]drifted, error) {
 	if v.last == nil {
 		return nil, nil
 	}
-	delta, err := apply.Diff(v.snapshot, v.last.table())
+	committed := v.last.table()
+	delta, err := apply.Diff(v.snapshot, committed)
 	if err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the record: %w", err)
 	}
-	return driftOf(delta), nil
+	return driftOf(delta, committed), nil
 }
 
 // versionNote warns where drift may be nobody's deed.
