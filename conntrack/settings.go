@@ -176,6 +176,19 @@ func (c SettingChange) String() string {
 	return fmt.Sprintf("%s %s → %s", c.Setting, c.Setting.Value(c.Old), c.Setting.Value(c.New))
 }
 
+// MissingSettings returns what is wanted and not in have, in order: the kernel
+// has no such setting.
+func MissingSettings(have, want Settings) []Setting {
+	var missing []Setting
+	for _, s := range AllSettings() {
+		_, wanted := want[s]
+		if _, known := have[s]; wanted && !known {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
 // DiffSettings returns what is to change, so that have becomes want, in order.
 // What is not in want stays, and what is not in have cannot be changed.
 //

@@ -99,6 +99,9 @@ func TestDiffsOfSettings(t *testing.T) {
 			t.Fatalf("back from %v: %v, want %v", got, back, have)
 		}
 	}
+	if m := MissingSettings(Settings{TimeoutICMP: 1}, Settings{TimeoutUDP: 30, TimeoutICMP: 2, TimeoutTCPEstablished: 3}); !slices.Equal(m, []Setting{TimeoutTCPEstablished, TimeoutUDP}) {
+		t.Errorf("missing: %v", m)
+	}
 	// The kernel has no such setting.
 	if d := DiffSettings(Settings{}, Settings{TimeoutUDP: 30}); len(d) != 0 {
 		t.Errorf("a setting that the kernel does not have: %v", d)

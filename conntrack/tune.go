@@ -151,6 +151,28 @@ type Tuned struct {
 	Refused string
 }
 
+// Refuses says why the namespace would refuse a change, or "" if it would not,
+// as far as that can be known without making it.
+func (t *Table) Refuses(change SettingChange) (string, error) {
+	if change.Setting != MaxEntries {
+		return "", nil
+	}
+	err := t.inside(func() error {
+		f, err := os.OpenFile(t.sysctlPath(sysctlMax), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+	if why := refusal(change, err); why != "" {
+		return why, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("open %s: %w", sysctlMax, err)
+	}
+	return "", err
+}
+
 // Tune makes changes to the namespace's settings. The limit of the table is the
 // host's alone: where it cannot be changed, the change comes back as refused.
 // After any other failure the settings are as they were.

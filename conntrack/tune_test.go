@@ -119,6 +119,12 @@ func TestTheLimitIsTheHosts(t *testing.T) {
 	if got := settingsOf(t, table); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	if why, err := table.Refuses(change); why != done[1].Refused || err != nil {
+		t.Errorf("known before: %q, %v", why, err)
+	}
+	if why, err := table.Refuses(SettingChange{TimeoutUDP, 1, 2}); why != "" || err != nil {
+		t.Errorf("a timeout is refused: %q, %v", why, err)
+	}
 }
 
 // sysctlTree makes files that look like settings of the kernel.
@@ -153,6 +159,9 @@ func TestTheLimitOfTheFirstNamespace(t *testing.T) {
 	}
 	if got := settingsOf(t, table)[MaxEntries]; got != 2000 {
 		t.Errorf("the limit is %d", got)
+	}
+	if why, err := table.Refuses(done[0].SettingChange); why != "" || err != nil {
+		t.Errorf("refused: %q, %v", why, err)
 	}
 }
 

@@ -61,6 +61,7 @@ func (s *session) commands() []*cli.Command {
 		s.applyCommand(),
 		s.statusCommand(),
 		s.logCommand(),
+		s.conntrackCommand(),
 		s.destroyCommand(),
 		s.labCommand(),
 		s.versionCommand(),

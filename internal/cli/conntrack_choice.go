@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"sgc/conntrack"
+	"sgc/internal/flow"
+	"sgc/policies"
+)
+
+// choice is what the flags of list and flush choose.
+type choice struct {
+	filter conntrack.Filter
+	// rule is looked up in the policy.
+	rule string
+	// flags are those that were given, as they were; none choose everything.
+	flags []string
+}
+
+// readChoice reads the flags that choose.
+func readChoice(c *cli.Context) (choice, error) {
+	var out choice
+	f := &out.filter
+	f.Interface, f.Group, out.rule, f.Revoked = c.String("interface"), c.String("group"), c.String("rule"), c.Bool("revoked")
+	for _, name := range []string{"interface", "group", "rule", "class", "protocol", "cidr", "port"} {
+		if !c.IsSet(name) {
+			continue
+		}
+		if c.String(name) == "" {
+			return out, fmt.Errorf("the flag --%s is empty", name)
+		}
+		out.flags = append(out.flags, "--"+name+" "+c.String(name))
+	}
+	if f.Revoked {
+		out.flags = append(out.flags, "--revoked")
+		if f.Group != "" || out.rule != "" {
+			return out, errors.New("a flow that no rule allows any more is of no group and no rule: leave out --revoked, or --group and --rule")
+		}
+	}
+	for _, flag := range []struct {
+		name string
+		read func(string) error
+	}{
+		{"class", out.readClass}, {"protocol", out.readProtocol}, {"cidr", out.readPeer}, {"port", out.readPorts},
+	} {
+		if text := c.String(flag.name); text != "" {
+			if err := flag.read(text); err != nil {
+				return out, err
+			}
+		}
+	}
+	return out, nil
+}
+
+func (c *choice) readClass(text string) error {
+	classes := []conntrack.Class{conntrack.ClassTracked, conntrack.ClassOpen, conntrack.ClassExempt}
+	var names []string
+	for _, class := range classes {
+		if class.String() == text {
+			c.filter.Classes = []conntrack.Class{class}
+			return nil
+		}
+		names = append(names, class.String())
+	}
+	return fmt.Errorf("no flow has the class %q; it is one of %s.%s", text, strings.Join(names, ", "), meant(text, names))
+}
+
+func (c *choice) readProtocol(text string) error {
+	p, err := flow.ParseProtocol(text)
+	if err != nil {
+		return fmt.Errorf("the flag --protocol: %w", err)
+	}
+	c.filter.Protocol = &p
+	return nil
+}
+
+func (c *choice) readPeer(text string) error {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		c.filter.Peer = netip.PrefixFrom(a, a.BitLen())
+		return nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return fmt.Errorf("the flag --cidr: %q is neither an address nor a CIDR, such as 198.51.100.0/24", text)
+	}
+	c.filter.Peer = p.Masked()
+	return nil
+}
+
+func (c *choice) readPorts(text string) error {
+	first, last, isRange := strings.Cut(text, "-")
+	if !isRange {
+		last = first
+	}
+	from, err := strconv.ParseUint(first, 10, 16)
+	to, lastErr := strconv.ParseUint(last, 10, 16)
+	if err != nil || lastErr != nil || from > to {
+		return fmt.Errorf("the flag --port: %q is neither a port nor a range of ports, such as 8000-8099", text)
+	}
+	c.filter.Ports = &flow.PortRange{First: uint16(from), Last: uint16(to)}
+	return nil
+}
+
+// resolve looks up in the policy what the flags name, so that a misspelt name
+// is no choice of nothing.
+func (c *choice) resolve(p *policies.Policy) error {
+	if name := c.filter.Group; name != "" && p.Group(name) == nil {
+		var names []string
+		for _, g := range p.Groups {
+			names = append(names, g.Name)
+		}
+		return fmt.Errorf("the policy has no security group %q.%s", name, meant(name, names))
+	}
+	if c.rule == "" {
+		return nil
+	}
+	var addresses []string
+	for _, g := range p.Groups {
+		for _, r := range g.Rules {
+			if r.Address() == c.rule {
+				c.filter.Rule = r
+				return nil
+			}
+			addresses = append(addresses, r.Address())
+		}
+	}
+	return fmt.Errorf("the policy has no rule %s.%s", c.rule, meant(c.rule, addresses))
+}
+
+// meant asks whether a name was meant, or is "".
+func meant(word string, names []string) string {
+	if n := nearest(word, names); n != "" {
+		return fmt.Sprintf(" Did you mean %q?", n)
+	}
+	return ""
+}
