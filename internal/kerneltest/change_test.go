@@ -210,9 +210,9 @@ func TestNoPacketMeetsAHalfMadePolicy(t *testing.T) {
 			to(peer, 22), to(stranger, 22),
 		},
 		{
-			"a rule in the middle of another's ports, which makes a set of that one's prefixes",
+			"rules in the middle of another's ports, which make a set of that one's prefixes",
 			group(rule("one", `"8000-8999"`, append([]string{"198.51.100.0/24"}, other...)...)),
-			group(rule("one", `"8000-8999"`, append([]string{"198.51.100.0/24"}, other...)...) + rule("two", "8500", networks(3000, "192.0.2.0/25")...)),
+			group(rule("one", `"8000-8999"`, append([]string{"198.51.100.0/24"}, other...)...) + rule("two", "8500", networks(4, "192.0.2.0/25")...) + rule("big", "8500", networks(3000, "192.0.2.0/24")...)),
 			to(peer, 8499, 8500, 8501), to(stranger, 8500, 7999),
 		},
 		{
