@@ -29,6 +29,21 @@ func newLink(t *testing.T, policy string, host []netip.Prefix, neighbour ...neti
 	return ns, far
 }
 
+// wireTo takes the neighbour's end of its wire to the host in hand.
+func wireTo(t *testing.T, far, host *lab.Namespace) *lab.Wire {
+	t.Helper()
+	hardware, err := host.Hardware("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := far.OpenWire("wire", hardware)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { wire.Close() })
+	return wire
+}
+
 // The neighbour's address is exempt, so that all that may fail is to find it.
 const neighbourExempt = `
 host { exempt = ["192.0.2.20", "2001:db8:2::20"] }
@@ -146,15 +161,7 @@ func TestMulticastListenersAreHeard(t *testing.T) {
 	t.Parallel()
 	group := addr("ff15::7367:6300")
 	host, far := newLink(t, nothingPasses["both"], prefixes("2001:db8:2::10/64"), prefixes("2001:db8:2::20/64")...)
-	hardware, err := host.Hardware("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wire, err := far.OpenWire("wire", hardware)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { wire.Close() })
+	wire := wireTo(t, far, host)
 	member, err := host.ListenUDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 9))
 	if err != nil {
 		t.Fatal(err)

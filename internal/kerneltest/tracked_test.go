@@ -345,6 +345,18 @@ func TestTranslatedFlowsThroughTwoManagedInterfaces(t *testing.T) {
 			}
 			refused(t, s.inside, insideOf[f], netip.AddrPortFrom(worldOf[f], 443))
 			in.goesOn(t, "still")
+
+			// Everything is open, to the replies of masqueraded flows as well.
+			enforce(t, s.host, load(t, everything+atEth0("everything")))
+			out = netip.AddrPortFrom(worldOf[f], 9001)
+			open := newChat(t, "masqueraded, open", s.inside, s.client, netip.AddrPortFrom(insideOf[f], 0), out)
+			open.goesOn(t, "open")
+			if !s.entryOf(t, open.client, out) {
+				t.Error("an open masqueraded flow has no entry")
+			}
+			if err := exchangeUDP(s.inside, s.client, insideOf[f], out, out, patience); err != nil {
+				t.Errorf("masqueraded, open, UDP: %v", err)
+			}
 		})
 	}
 }
