@@ -23,13 +23,32 @@ type bootFlush struct {
 }
 
 // findBootFlushes looks through the boot configuration for what takes table
-// inet sgc away. root is the file system of the machine.
+// inet sgc away. root is the file system of the machine. Debian and others
+// bring files that flush with a service that is not enabled: where systemd says
+// so, nobody loads them.
 func findBootFlushes(root fs.FS) []bootFlush {
+	if !serviceEnabled(root) {
+		return nil
+	}
 	s := bootScan{root: root, seen: map[string]bool{}}
 	for _, name := range bootFiles {
 		s.file(name, 0)
 	}
 	return s.found
+}
+
+// serviceEnabled reports whether something starts the nftables service. Without
+// systemd, that is taken for granted.
+func serviceEnabled(root fs.FS) bool {
+	if _, err := fs.Stat(root, "etc/systemd/system"); err != nil {
+		return true
+	}
+	for _, pattern := range []string{"etc/systemd/system/*.wants/nftables.service", "etc/systemd/system/*.requires/nftables.service"} {
+		if names, err := fs.Glob(root, pattern); err != nil || len(names) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 type bootScan struct {

@@ -42,6 +42,8 @@ func TestBootFlushes(t *testing.T) {
 	}{
 		{"no configuration", nil, ""},
 		{"Debian's", []string{"etc/nftables.conf\n" + debian}, "/etc/nftables.conf:3"},
+		{"Debian's, with a service that systemd does not start", []string{"etc/nftables.conf\n" + debian, "etc/systemd/system/multi-user.target.wants/cron.service\n"}, ""},
+		{"Debian's, with a service that systemd starts", []string{"etc/nftables.conf\n" + debian, "etc/systemd/system/sysinit.target.wants/nftables.service\n"}, "/etc/nftables.conf:3"},
 		{"a table alone", []string{"etc/nftables.conf\ntable inet filter {\n}\n"}, ""},
 		{"its own table", []string{"etc/nftables.conf\ntable inet filter\ndelete table inet filter\nflush table inet filter\n"}, ""},
 		{"a comment", []string{"etc/nftables.conf\n# flush ruleset\ntable ip a { } # flush ruleset\n"}, ""},
