@@ -37,6 +37,11 @@ func TestDecideAgreesWithTheCompiledRules(t *testing.T) {
 		}
 	}
 	// A corpus that never gets to some clause would agree about it, too.
+	for _, kind := range corpus.Every() {
+		if seen[kind]*4000 < packets {
+			t.Errorf("only %d of %d packets were %s", seen[kind], packets, kind)
+		}
+	}
 	for _, kind := range []string{"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless", "notrack", "updated", "logged"} {
 		if seen[kind]*2000 < packets {
 			t.Errorf("only %d of %d packets were %s", seen[kind], packets, kind)
@@ -108,6 +113,11 @@ func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p 
 		return err
 	}
 	seen[d.Class.String()]++
+	if i := judge.Interface(p.Interface); i != nil {
+		for _, kind := range corpus.Kinds(i, p, d) {
+			seen[kind]++
+		}
+	}
 	if result.Accept != d.Allow {
 		return fmt.Errorf("the rules say accept %t, the policy %t", result.Accept, d.Allow)
 	}

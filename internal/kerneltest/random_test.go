@@ -61,6 +61,11 @@ func TestKernelAgreesWithDecide(t *testing.T) {
 		return
 	}
 	// A corpus that never gets to some clause would agree about it, too.
+	for _, kind := range corpus.Every() {
+		if c.seen[kind]*4000 < c.asked {
+			t.Errorf("only %d of %d packets were %s", c.seen[kind], c.asked, kind)
+		}
+	}
 	for _, kind := range []string{
 		"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless",
 		"new", "established", "invalid", "notrack", "forwarded in", "forwarded out", "answers of other protocols",
@@ -308,6 +313,11 @@ func (c *comparison) compare(judge *policies.Judge, env compile.Environment, p f
 			c.flows = append(c.flows, other)
 		}
 		c.alive[other] = true
+	}
+	if i := judge.Interface(p.Interface); i != nil {
+		for _, kind := range corpus.Kinds(i, &p, d) {
+			c.seen[kind]++
+		}
 	}
 	c.count(p, d, o, notrack)
 	return nil
