@@ -110,7 +110,7 @@ func TestReadingWhatTheKernelMaySay(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := 0
-			err := entries(context.Background(), newConn(&script{answers: tc.answers}), func(*Entry) error { n++; return nil })
+			err := entries(context.Background(), newConn(&script{answers: tc.answers}), wholeTable, func(*Entry) error { n++; return nil })
 			if n != tc.entries {
 				t.Errorf("%d entries, want %d", n, tc.entries)
 			}
@@ -132,7 +132,7 @@ func TestTheKernelsOwnWordsAreKept(t *testing.T) {
 		m.buf = append(m.buf, make([]byte, headerSize)...)
 		m.bytes(extendedMessage, []byte("no such thing\x00"))
 	})
-	err := entries(context.Background(), newConn(&script{answers: []any{explained}}), func(*Entry) error { return nil })
+	err := entries(context.Background(), newConn(&script{answers: []any{explained}}), wholeTable, func(*Entry) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "invalid argument (no such thing)") {
 		t.Error(err)
 	}

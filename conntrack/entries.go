@@ -31,19 +31,27 @@ var ErrTorn = errors.New("the conntrack table changed while it was read: some en
 // The kernel's hash table is shared by all network namespaces, so the time it
 // takes grows with everybody's entries.
 func (t *Table) Entries(ctx context.Context, each func(*Entry) error) error {
+	return t.dumpEntries(ctx, wholeTable, each)
+}
+
+// wholeTable asks for all entries.
+func wholeTable(m *message) { m.family(unix.AF_UNSPEC) }
+
+// dumpEntries is Entries for what fill asks for.
+func (t *Table) dumpEntries(ctx context.Context, fill func(*message), each func(*Entry) error) error {
 	c, err := t.dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	return errors.Join(entries(ctx, c, each), c.close())
+	return errors.Join(entries(ctx, c, fill, each), c.close())
 }
 
-func entries(ctx context.Context, c *conn, each func(*Entry) error) error {
+func entries(ctx context.Context, c *conn, fill func(*message), each func(*Entry) error) error {
 	// stopped is an error of the caller's, which the reading passes on unchanged.
 	var stopped error
 	var e Entry
 	n := 0
-	torn, err := c.dump(messageGet, func(m *message) { m.family(unix.AF_UNSPEC) }, func(payload []byte) error {
+	torn, err := c.dump(messageGet, fill, func(payload []byte) error {
 		if n++; n%256 == 0 {
 			if stopped = ctx.Err(); stopped != nil {
 				return stopped

@@ -77,7 +77,7 @@ func matchesName(pattern, name string) bool {
 // valid during the call. It ends as Entries does.
 func (t *Table) Select(ctx context.Context, judge *Judge, f *Filter, each func(*Entry, *Judged) error) error {
 	var judged Judged
-	return t.Entries(ctx, func(e *Entry) error {
+	return t.narrowed(ctx, f, func(e *Entry) error {
 		if err := judge.Entry(e, &judged); err != nil {
 			return err
 		}

@@ -1,0 +1,153 @@
+package conntrack
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/flow"
+)
+
+func TestWhatTheKernelIsAskedToLeaveOut(t *testing.T) {
+	protocol := func(p flow.Protocol) *flow.Protocol { return &p }
+	port := func(p uint16) *flow.PortRange { return &flow.PortRange{First: p, Last: p} }
+	for _, tc := range []struct {
+		name   string
+		filter Filter
+		dumps  int
+		family uint8
+	}{
+		{"nothing", Filter{}, 1, unix.AF_UNSPEC},
+		{"nothing that only the judge knows", Filter{Interface: "eth0", Group: "web", Revoked: true}, 1, unix.AF_UNSPEC},
+		{"a network says the family", Filter{Peer: netip.MustParsePrefix("2001:db8::/32")}, 1, unix.AF_INET6},
+		{"a range of ports", Filter{Ports: &flow.PortRange{First: 1, Last: 2}}, 1, unix.AF_UNSPEC},
+		{"a protocol", Filter{Protocol: protocol(flow.UDP)}, 2, unix.AF_INET},
+		{"a protocol and a network", Filter{Protocol: protocol(flow.UDP), Peer: netip.MustParsePrefix("10.0.0.0/8")}, 1, unix.AF_INET},
+		{"a port", Filter{Ports: port(22)}, 8, unix.AF_INET},
+		{"a port of a protocol", Filter{Ports: port(22), Protocol: protocol(flow.TCP)}, 4, unix.AF_INET},
+		{"a port of a protocol that has none", Filter{Ports: port(22), Protocol: protocol(flow.ICMP)}, 0, 0},
+		{"an address", Filter{Peer: netip.MustParsePrefix("10.0.0.1/32")}, 2, unix.AF_INET},
+		{"an address of IPv6, which the kernel cannot compare", Filter{Peer: netip.MustParsePrefix("2001:db8::1/128")}, 1, unix.AF_INET6},
+		{"all that there is", Filter{Peer: netip.MustParsePrefix("10.0.0.1/32"), Ports: port(22), Protocol: protocol(flow.TCP)}, 2, unix.AF_INET},
+	} {
+		all := tc.filter.narrowings()
+		if len(all) != tc.dumps || len(all) > 0 && all[0].family != tc.family {
+			t.Errorf("%s: %+v", tc.name, all)
+		}
+	}
+}
+
+// Whatever the kernel leaves out, the filter would not have taken.
+func TestNarrowingLosesNothing(t *testing.T) {
+	table := openTable(t, hostNamespace(t))
+	judge := judgeOf(t, table, load(t, bothPolicy))
+	seeds := crossing()
+	seeds = append(seeds,
+		tcpSeed("[2001:db8:1::7]:1000", "[2001:db8::10]:443"),
+		tcpSeed("192.0.2.10:1000", "198.51.100.7:443"),
+		udpSeed("198.51.100.7:443", "192.0.2.10:443"),
+		natted("[2001:db8:1::8]:1000", "[2001:db8::10]:443", "[fd00:17::2]:80", "[2001:db8:1::8]:1000"),
+		pingSeed("2001:db8:1::7", "2001:db8::10", 3),
+	)
+	createSeeds(t, table, seeds...)
+	protocols := []flow.Protocol{flow.TCP, flow.UDP, flow.ICMP, flow.ICMPv6, 50}
+	ports := []uint16{22, 25, 53, 80, 443, 1000, 40000}
+	peers := []string{"198.51.100.7/32", "203.0.113.0/24", "203.0.113.9/32", "172.17.0.2/32", "2001:db8:1::7/128", "fd00:17::2/128", "::/0"}
+	pseudo := uint64(7)
+	t.Logf("seed %d", pseudo)
+	r := rand.New(rand.NewPCG(pseudo, 0))
+	taken := 0
+	for range 60 {
+		var f Filter
+		if r.IntN(2) == 0 {
+			f.Protocol = &protocols[r.IntN(len(protocols))]
+		}
+		if r.IntN(2) == 0 {
+			p := ports[r.IntN(len(ports))]
+			f.Ports = &flow.PortRange{First: p, Last: p}
+		}
+		if r.IntN(2) == 0 {
+			f.Peer = netip.MustParsePrefix(peers[r.IntN(len(peers))])
+		}
+		var got, want []string
+		if err := table.Select(context.Background(), judge, &f, func(e *Entry, j *Judged) error {
+			got = append(got, e.String())
+			return nil
+		}); err != nil {
+			t.Fatalf("%s: %v", describe(&f), err)
+		}
+		var judged Judged
+		if err := table.Entries(context.Background(), func(e *Entry) error {
+			if err := judge.Entry(e, &judged); err != nil {
+				return err
+			}
+			if f.Matches(&judged) {
+				want = append(want, e.String())
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		// The seconds that are left may differ.
+		for _, list := range [][]string{got, want} {
+			for i := range list {
+				list[i] = list[i][:len(list[i])-10]
+			}
+			slices.Sort(list)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", describe(&f), got, want)
+		}
+		taken += len(got)
+	}
+	if taken < 20 {
+		t.Errorf("only %d entries were taken", taken)
+	}
+}
+
+func describe(f *Filter) string {
+	text := f.Peer.String()
+	if f.Protocol != nil {
+		text += " " + f.Protocol.String()
+	}
+	if f.Ports != nil {
+		text += " " + f.Ports.String()
+	}
+	return text
+}
+
+// The kernel leaves out what it is told to, or the flags are wrong.
+func TestTheKernelNarrows(t *testing.T) {
+	table := openTable(t, hostNamespace(t))
+	seeds := crossing()
+	createSeeds(t, table, seeds...)
+	tcp, port := flow.TCP, uint16(80)
+	for _, tc := range []struct {
+		n    narrowing
+		want int
+	}{
+		{narrowing{family: unix.AF_INET}, 9},
+		{narrowing{family: unix.AF_INET6}, 0},
+		{narrowing{family: unix.AF_INET, protocol: &tcp}, 6},
+		{narrowing{family: unix.AF_INET, protocol: &tcp, port: &port}, 1},
+		{narrowing{family: unix.AF_INET, protocol: &tcp, port: &port, reply: true}, 2},
+		{narrowing{family: unix.AF_INET, source: netip.MustParseAddr("198.51.100.7")}, 4},
+		{narrowing{family: unix.AF_INET, source: netip.MustParseAddr("203.0.113.9"), reply: true}, 1},
+	} {
+		n := 0
+		if err := table.dumpEntries(context.Background(), tc.n.appendTo, func(e *Entry) error {
+			n++
+			if !tc.n.holds(e) {
+				t.Errorf("%+v holds not of %s", tc.n, e)
+			}
+			return nil
+		}); err != nil || n != tc.want {
+			t.Errorf("%s: the kernel tells %d entries, want %d: %v", fmt.Sprintf("%+v", tc.n), n, tc.want, err)
+		}
+	}
+}
