@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,6 +52,15 @@ const (
 // whenever sgc or the machine goes down.
 type Dir struct {
 	path string
+	// records are those that were read last, by the names of their files. A
+	// record may hold a million prefixes, and a command reads it twice.
+	records map[string]knownRecord
+}
+
+// knownRecord is a record that was read, and the file that it was in.
+type knownRecord struct {
+	file   os.FileInfo
+	record *Record
 }
 
 // OpenDir opens a state directory and makes it, with its parents, if it is not
@@ -70,7 +80,7 @@ func OpenDir(path string) (*Dir, error) {
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return nil, fmt.Errorf("the state directory %s can be written by others (mode %04o): chmod 0700 it, and check what it holds", path, mode)
 	}
-	return &Dir{path: path}, nil
+	return &Dir{path: path, records: map[string]knownRecord{}}, nil
 }
 
 // Path returns the directory's path.
@@ -127,7 +137,7 @@ func (d *Dir) Discard() error {
 // Remove forgets everything. The lock stays, since whoever waits for it has
 // it open; so does a file that is not of this package.
 func (d *Dir) Remove() error {
-	for _, name := range []string{pendingFile, appliedFile} {
+	for _, name := range []string{pendingFile, appliedFile, memoryFile} {
 		if err := d.remove(name); err != nil {
 			return fmt.Errorf("clear the state directory: %w", explainFile(err))
 		}
@@ -162,11 +172,25 @@ func checksum(b []byte) string {
 
 // read reads a record, nil if there is no file.
 func (d *Dir) read(name string) (*Record, error) {
-	b, err := os.ReadFile(d.file(name))
+	f, err := os.Open(d.file(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
+		return nil, fmt.Errorf("read the state directory: %w", explainFile(err))
+	}
+	defer f.Close() // it is only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the state directory: %w", explainFile(err))
+	}
+	// A record is replaced as a whole, by another file.
+	if known, ok := d.records[name]; ok && os.SameFile(known.file, info) && known.file.ModTime().Equal(info.ModTime()) && known.file.Size() == info.Size() {
+		r := *known.record
+		return &r, nil
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, fmt.Errorf("read the state directory: %w", explainFile(err))
 	}
 	r, err := decodeRecord(b)
@@ -176,6 +200,8 @@ func (d *Dir) read(name string) (*Record, error) {
 	if r.FormatVersion > RecordVersion {
 		return nil, fmt.Errorf("the state file %s has format version %d, and this sgc knows versions up to %d: use the newer sgc that wrote it", d.file(name), r.FormatVersion, RecordVersion)
 	}
+	copied := *r
+	d.records[name] = knownRecord{info, &copied}
 	return r, nil
 }
 
@@ -183,9 +209,11 @@ func decodeRecord(b []byte) (*Record, error) {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil, errors.New("it is empty")
 	}
-	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil {
-		return nil, err
+	e, ok := splitEnvelope(b)
+	if !ok {
+		if err := json.Unmarshal(b, &e); err != nil {
+			return nil, err
+		}
 	}
 	if len(e.Record) == 0 {
 		return nil, errors.New("it holds no record")
@@ -203,6 +231,18 @@ func decodeRecord(b []byte) (*Record, error) {
 	return &r, nil
 }
 
+// What stands around the checksum and the record in a file.
+const envelopeBegin, envelopeMiddle, envelopeEnd = `{"checksum":"`, `","record":`, "}\n"
+
+// splitEnvelope is json.Unmarshal of a file as encodeRecord writes it, without
+// looking at every byte of a record of many megabytes.
+func splitEnvelope(b []byte) (e envelope, ok bool) {
+	rest, begin := bytes.CutPrefix(b, []byte(envelopeBegin))
+	sum, rest, middle := bytes.Cut(rest, []byte(envelopeMiddle))
+	record, end := bytes.CutSuffix(rest, []byte(envelopeEnd))
+	return envelope{Checksum: string(sum), Record: record}, begin && middle && end
+}
+
 func encodeRecord(r *Record) ([]byte, error) {
 	record := *r
 	record.FormatVersion = RecordVersion
@@ -212,19 +252,25 @@ func encodeRecord(r *Record) ([]byte, error) {
 	}
 	// Not with json.Marshal, which would go through the record again.
 	out := make([]byte, 0, len(b)+128)
-	out = append(out, `{"checksum":"`...)
+	out = append(out, envelopeBegin...)
 	out = append(out, checksum(b)...)
-	out = append(out, `","record":`...)
+	out = append(out, envelopeMiddle...)
 	out = append(out, b...)
-	return append(out, "}\n"...), nil
+	return append(out, envelopeEnd...), nil
 }
 
-// write replaces a file: written beside it, synced, and renamed over it.
-func (d *Dir) write(name string, r *Record) (err error) {
+// write replaces the file of a record.
+func (d *Dir) write(name string, r *Record) error {
 	b, err := encodeRecord(r)
 	if err != nil {
 		return err
 	}
+	return d.replace(name, b, true)
+}
+
+// replace writes a file beside the one it is to replace, and renames it. If it
+// is to be durable, file and name are on the disk when replace returns.
+func (d *Dir) replace(name string, content []byte, durable bool) (err error) {
 	// The name is fixed: under the lock nobody else writes, and what a killed
 	// apply left behind is overwritten.
 	beside := d.file(name + ".new")
@@ -237,14 +283,14 @@ func (d *Dir) write(name string, r *Record) (err error) {
 			err = errors.Join(err, os.Remove(beside))
 		}
 	}()
-	_, err = f.Write(b)
-	if err == nil {
+	_, err = f.Write(content)
+	if err == nil && durable {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(beside, d.file(name)); err != nil {
+	if err = os.Rename(beside, d.file(name)); err != nil || !durable {
 		return err
 	}
 	return syncDir(d.path)
