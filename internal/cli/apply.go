@@ -32,11 +32,13 @@ type applyOptions struct {
 func (s *session) applyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "apply", Usage: "enforce the policy", ArgsUsage: "[PATH|PLANFILE]",
-		Description: `Show the plan, ask, and bring the kernel to what the policy says, in one
+		Description: `Show the plan, ask, and bring the kernel to what the policy says, in a
 transaction that holds nothing but the difference: no packet is judged by a
-half-made policy, and if anything fails, the kernel is as it was. A saved plan
-(sgc plan --out) is carried out without a question, and refused if the kernel
-or the policy moved on.
+half-made policy, and if anything fails, the kernel is as it was. Where one
+transaction could not keep that promise there is one before it, which adds what
+nothing uses yet, and one after it, which removes what nothing uses any more. A
+saved plan (sgc plan --out) is carried out without a question, and refused if
+the kernel or the policy moved on.
 
 ` + paths,
 		Flags: []cli.Flag{
@@ -111,6 +113,7 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 			if err := h.recordUnchanged(p); err != nil {
 				return err
 			}
+			s.remember(h, p.delta.After(), p.want)
 			return s.showApplied(p, o, false)
 		}
 		digest := p.delta.Digest()
@@ -131,8 +134,13 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 		}
 		approved = digest
 		err = h.commit(ctx, p)
+		var unclean *apply.CleanUpError
 		switch {
 		case err == nil:
+			s.remember(h, p.delta.After(), p.want)
+			return s.showApplied(p, o, true)
+		case errors.As(err, &unclean):
+			s.inform("%s: %s.", s.errPaint().yellow("Warning"), unclean)
 			return s.showApplied(p, o, true)
 		case !errors.Is(err, apply.ErrChanged):
 			return err
@@ -148,7 +156,7 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 // planAgain looks at the kernel, finishes what an earlier apply left, and
 // makes the plan.
 func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions) (*plan, error) {
-	v, err := s.look(ctx, h.kernel, h.dir)
+	v, err := s.lookFor(ctx, h.kernel, h.dir, loaded.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +210,7 @@ func (h *host) recordUnchanged(p *plan) error {
 
 // sameJSON compares two JSON texts without their white space.
 func sameJSON(a, b []byte) bool {
-	return bytes.Equal(compactJSON(a), compactJSON(b))
+	return bytes.Equal(a, b) || bytes.Equal(compactJSON(a), compactJSON(b))
 }
 
 // approve asks a person. Everything but "yes" is a no.

@@ -126,10 +126,14 @@ func describeDrift(c apply.Change) string {
 	if c.Kind == apply.ObjectKind {
 		object = text
 	}
-	switch c.Action {
-	case apply.Add:
+	switch {
+	case c.Action == apply.Add:
 		return fmt.Sprintf("the %s is missing", object)
-	case apply.Remove:
+	case c.Unused && isAddress(c.Comment):
+		return fmt.Sprintf("left over from an interrupted apply: the %s, which nothing uses", object)
+	case c.Unused:
+		return fmt.Sprintf("a %s that nothing uses: left over from an interrupted apply, or added by hand", object)
+	case c.Action == apply.Remove:
 		return fmt.Sprintf("a %s that no policy asks for  (added by hand)", object)
 	default:
 		return fmt.Sprintf("the %s was changed by hand: %s, not %s", object, was, text)

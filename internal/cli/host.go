@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sgc/apply"
+	"sgc/internal/ruleset"
 )
 
 // host is what a command that changes something holds: the kernel and, locked,
@@ -84,7 +85,7 @@ func (s *session) settle(dir *apply.Dir, v *sight) error {
 		}
 		return dir.Promote()
 	case pendingNotCommitted:
-		s.inform("An earlier run was cut off before its commit; nothing of it is in the kernel, and what it wrote down is dropped.")
+		s.inform("An earlier run was cut off before its commit; nothing of it is enforced, and what it wrote down is dropped.")
 		return dir.Discard()
 	}
 	return fmt.Errorf("a pending record in state %d", v.pending)
@@ -92,7 +93,8 @@ func (s *session) settle(dir *apply.Dir, v *sight) error {
 
 // transact writes r ahead, commits the delta, and then calls done to make the
 // record. If the commit fails, what was written ahead is dropped, unless the
-// kernel holds it all the same.
+// kernel enforces it all the same. A *apply.CleanUpError is returned after all of
+// this was done.
 func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta, done func(*apply.Dir) error) error {
 	if err := h.dir.WriteAhead(r); err != nil {
 		return err
@@ -102,10 +104,13 @@ func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta
 	}
 	// From here on there is no way back: an interrupt waits for the answer.
 	ctx = context.WithoutCancel(ctx)
-	if err := h.kernel.Commit(ctx, delta); err != nil {
-		if errors.Is(err, apply.ErrChanged) {
-			return errors.Join(err, h.dir.Discard())
-		}
+	err := h.kernel.Commit(ctx, delta)
+	var unclean *apply.CleanUpError
+	switch {
+	case err == nil || errors.As(err, &unclean):
+	case errors.Is(err, apply.ErrChanged):
+		return errors.Join(err, h.dir.Discard())
+	default:
 		committed, lookErr := h.holds(ctx, r)
 		switch {
 		case lookErr != nil:
@@ -118,7 +123,27 @@ func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta
 	if err := done(h.dir); err != nil {
 		return fmt.Errorf("the kernel enforces the policy, but the record could not be completed (the next sgc apply does it): %w", err)
 	}
+	if unclean != nil {
+		return unclean
+	}
 	return nil
+}
+
+// remember writes down that the kernel holds the table since a generation, for
+// commands that come later and need not read it all again. Without that they
+// only take longer.
+func (s *session) remember(h *host, generation uint32, table *ruleset.Table) {
+	memory, err := h.dir.Recall()
+	identity := ""
+	if err == nil {
+		identity, err = h.kernel.Identity(generation)
+	}
+	if err == nil && identity != memory.Identity {
+		err = h.dir.Remember(identity, table)
+	}
+	if err != nil {
+		s.inform("%s: %s. The next plan reads all of the table from the kernel.", s.errPaint().yellow("Warning"), err)
+	}
 }
 
 // holds reports whether the kernel holds what r records.

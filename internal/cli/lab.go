@@ -173,6 +173,7 @@ type labReport struct {
 	table           *ruleset.Table
 	loaded          tableView
 	messages, bytes int
+	transactions    string
 	withTable       bool
 	results         []labResult
 	// more counts the examples that were not sent.
@@ -255,7 +256,7 @@ func (r *labReport) load(ctx context.Context, k *apply.Kernel, policy *policies.
 	if err != nil {
 		return fmt.Errorf("compare the kernel's table with the policy: %w", err)
 	}
-	r.messages, r.bytes = delta.Messages(), delta.Bytes()
+	r.messages, r.bytes, r.transactions = delta.Messages(), delta.Bytes(), transactions(delta)
 	if err := k.Commit(ctx, delta); err != nil {
 		return err
 	}

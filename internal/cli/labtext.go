@@ -42,8 +42,8 @@ func (s *session) showLab(r *labReport) error {
 }
 
 func writeLabIntroduction(w *strings.Builder, p paint, r *labReport) {
-	fmt.Fprintf(w, "Loaded %s into the kernel of a private network: %s.\nOne transaction, %s, %s. This machine's own network is not touched.\n",
-		p.bold(clean(r.path)), r.loaded, plural(r.messages, "message"), size(r.bytes))
+	fmt.Fprintf(w, "Loaded %s into the kernel of a private network: %s.\n%s, %s, %s. This machine's own network is not touched.\n",
+		p.bold(clean(r.path)), r.loaded, r.transactions, plural(r.messages, "message"), size(r.bytes))
 	if len(r.interfaces) == 0 {
 		fmt.Fprintln(w, "The policy names no interface, so it governs nothing, and no packets were sent.")
 		return

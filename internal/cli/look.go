@@ -3,11 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"sgc/apply"
 	"sgc/internal/flow"
+	"sgc/policies"
 )
 
 // sight is what a command finds on the host: the kernel's table, and the
@@ -71,13 +73,23 @@ func (r records) same(other records) bool {
 // an apply ends at the same time, it looks again, so that the snapshot and the
 // record are of one moment.
 func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*sight, error) {
+	return s.lookFor(ctx, k, dir, nil)
+}
+
+// lookFor is look for somebody who has a policy at hand, which most often is
+// the one that is enforced.
+func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, policy *policies.Policy) (*sight, error) {
 	before, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
+		known, last, err := recall(ctx, k, dir, before, policy)
+		if err != nil {
+			return nil, err
+		}
 		progress := s.progress("Reading the table from the kernel")
-		snapshot, err := k.Snapshot(ctx, progress.step)
+		snapshot, err := k.SnapshotKnowing(ctx, progress.step, known)
 		progress.end()
 		if err != nil {
 			return nil, err
@@ -87,7 +99,7 @@ func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*s
 			return nil, err
 		}
 		if before.same(after) || attempt == attempts {
-			v, err := newSight(snapshot, after)
+			v, err := newSight(snapshot, after, last)
 			if err != nil {
 				return nil, err
 			}
@@ -101,9 +113,49 @@ func (s *session) look(ctx context.Context, k *apply.Kernel, dir *apply.Dir) (*s
 	}
 }
 
-// newSight finds out which record is that of the table in the kernel.
-func newSight(snapshot *apply.Snapshot, r records) (*sight, error) {
-	v := &sight{snapshot: snapshot, record: r.applied}
+// recall finds out whether the kernel holds what an earlier run of sgc left,
+// and nobody changed anything since: what it holds need not all be read then.
+// Beside that it returns what the applied record holds if that had to be found
+// out, else nil.
+func recall(ctx context.Context, k *apply.Kernel, dir *apply.Dir, r records, policy *policies.Policy) (known apply.Known, last *enforced, err error) {
+	if dir == nil || r.applied == nil {
+		return known, nil, nil
+	}
+	memory, err := dir.Recall()
+	if err != nil || memory.Identity == "" {
+		return known, nil, err
+	}
+	generation, err := k.Generation(ctx)
+	if err != nil {
+		return known, nil, err
+	}
+	identity, err := k.Identity(generation)
+	if err != nil || identity != memory.Identity {
+		return known, nil, err
+	}
+	// The policy at hand is that of the record if it makes the same table. It
+	// saves reading the other one.
+	if policy != nil && policy.Digest() == r.applied.Digest {
+		if last, err = readAs(r.applied, policy); err != nil {
+			return known, nil, err
+		}
+		if apply.Fingerprint(last.table()) == memory.Table {
+			return apply.Known{Identity: identity, Table: last.table()}, last, nil
+		}
+	}
+	if last, err = read(r.applied); err != nil {
+		return known, nil, err
+	}
+	if table := last.table(); table != nil && apply.Fingerprint(table) == memory.Table {
+		known = apply.Known{Identity: identity, Table: table}
+	}
+	return known, last, nil
+}
+
+// newSight finds out which record is that of the table in the kernel. last is
+// what the applied one holds, or nil.
+func newSight(snapshot *apply.Snapshot, r records, last *enforced) (*sight, error) {
+	v := &sight{snapshot: snapshot, record: r.applied, last: last}
 	if r.pending != nil {
 		committed, err := isCommitted(snapshot, r.applied, r.pending)
 		if err != nil {
@@ -111,12 +163,14 @@ func newSight(snapshot *apply.Snapshot, r records) (*sight, error) {
 		}
 		v.pending = pendingNotCommitted
 		if committed {
-			v.pending, v.record = pendingCommitted, r.pending
+			v.pending, v.record, v.last = pendingCommitted, r.pending, nil
 		}
 	}
-	var err error
-	if v.last, err = read(v.record); err != nil {
-		return nil, err
+	if v.last == nil {
+		var err error
+		if v.last, err = read(v.record); err != nil {
+			return nil, err
+		}
 	}
 	if v.last != nil && v.last.Policy == nil {
 		v.record, v.last, v.destroyed = nil, nil, true
@@ -132,7 +186,7 @@ func (s *session) explainPending(v *sight) {
 	case pendingCommitted:
 		s.inform("An apply or destroy ended, or still is, between its commit and its record: what it wanted is what the kernel enforces.")
 	case pendingNotCommitted:
-		s.inform("An apply or destroy ended, or still is, before its commit: nothing of it is in the kernel.")
+		s.inform("An apply or destroy ended, or still is, before its commit: nothing of it is enforced.")
 	}
 }
 
@@ -157,7 +211,15 @@ func isCommitted(have *apply.Snapshot, applied, pending *apply.Record) (bool, er
 	if err != nil {
 		return false, err
 	}
-	return delta.Empty(), nil
+	// An apply that was cut off before it cleaned up did all that matters.
+	return delta.Empty() || delta.Leftovers(), nil
+}
+
+// enforces reports whether the table in the kernel is one that sgc made and
+// finished: without base chains and a digest it is what an apply left that was
+// cut off before it began to enforce anything.
+func enforces(t *apply.Table) bool {
+	return t != nil && (digestOf(t) != "" || slices.ContainsFunc(t.Chains, func(c *apply.Chain) bool { return c.Base != nil }))
 }
 
 // digestOf returns the digest of the policy that the kernel's table was made
@@ -177,6 +239,15 @@ func digestOf(t *apply.Table) string {
 // isDigest reports whether a chain's comment is the digest of a policy. The
 // compiler gives every table one chain for it, without rules.
 func isDigest(comment string) bool { return strings.HasPrefix(comment, "sha256:") }
+
+// leftoverNotes says what a table is that enforces nothing.
+func leftoverNotes(t *apply.Table) []string {
+	if t == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("left over from an interrupted apply: the table inet sgc with %s and %s, which nothing uses; the next apply goes on from there",
+		plural(len(t.Chains), "chain"), plural(len(t.Sets), "set"))}
+}
 
 // environment returns what the compiler must know of the host.
 func environment(foreign apply.Foreign) map[flow.Family]string {

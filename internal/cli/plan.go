@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
@@ -99,7 +100,7 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	v, err := s.look(ctx, k, dir)
+	v, err := s.lookFor(ctx, k, dir, loaded.Policy)
 	if err != nil {
 		return err
 	}
@@ -129,25 +130,41 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 // newPlan compares a policy with what was found on the host.
 func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 	p := &plan{
-		path: path, policy: policy, digest: policy.Digest(),
+		path: path, policy: policy,
 		conntrack: environment(v.snapshot.Foreign), sight: v,
 		notes: conntrackNotes(policy, v), warnings: warningsOf(policy, &v.snapshot.Around, v.surroundings),
 	}
-	p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
+	// Most often it is the policy that is enforced already, and may be large.
+	enforced := v.last != nil && v.last.Policy == policy
+	if enforced {
+		p.digest = v.record.Digest
+	} else {
+		p.digest = policy.Digest()
+	}
+	if enforced && maps.Equal(v.last.Conntrack, p.conntrack) {
+		p.want = v.last.table()
+	} else {
+		p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
+	}
 	var err error
 	if p.delta, err = apply.Diff(v.snapshot, p.want); err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the policy: %w", err)
 	}
 	if v.last == nil {
-		if v.snapshot.Table == nil {
+		if !enforces(v.snapshot.Table) {
 			p.changes = policies.Compare(nil, policy)
+			p.notes = append(p.notes, leftoverNotes(v.snapshot.Table)...)
 		} else {
 			p.unrecorded, p.objects = true, objectRows(p.delta)
 		}
 		return p, nil
 	}
-	p.changes = policies.Compare(v.last.Policy, policy)
-	if p.drift, err = findDrift(v); err != nil {
+	if !enforced {
+		p.changes = policies.Compare(v.last.Policy, policy)
+	}
+	if p.want == v.last.table() {
+		p.drift = driftOf(p.delta, p.want)
+	} else if p.drift, err = findDrift(v); err != nil {
 		return nil, err
 	}
 	p.notes = append(p.notes, versionNote(v, p.drift)...)

@@ -34,16 +34,17 @@ type summaryView struct {
 	Change  int  `json:"change"`
 	Remove  int  `json:"remove"`
 	Drifted int  `json:"drifted"`
-	// Messages and Bytes are the transaction's, 0 where there is none.
-	Messages int `json:"messages"`
-	Bytes    int `json:"bytes"`
+	// Transactions is 0 to 3. Messages and Bytes are those of all.
+	Transactions int `json:"transactions"`
+	Messages     int `json:"messages"`
+	Bytes        int `json:"bytes"`
 }
 
 // summary counts what the plan holds.
 func (p *plan) summary() summaryView {
 	v := summaryView{
 		Changed: !p.empty(), Drifted: len(p.drift),
-		Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
+		Transactions: p.delta.Transactions(), Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
 	}
 	v.Add, v.Change, v.Remove = countChanges(p.changes)
 	for _, o := range p.objects {

@@ -61,7 +61,21 @@ func (p *plan) sentence(paint paint) string {
 	if v.Drifted > 0 {
 		text += fmt.Sprintf(", %s drifted", thousands(v.Drifted))
 	}
-	return fmt.Sprintf("%s %s. One transaction, %s, %s.", paint.bold("Plan:"), text, plural(v.Messages, "message"), size(v.Bytes))
+	return fmt.Sprintf("%s %s. %s, %s, %s.", paint.bold("Plan:"), text, transactions(p.delta), plural(v.Messages, "message"), size(v.Bytes))
+}
+
+// transactions says how many a delta is, and what is theirs alone.
+func transactions(d *apply.Delta) string {
+	const adds, removes = "only adds what nothing uses yet", "only removes what nothing uses any more"
+	switch {
+	case d.Prepares() && d.CleansUp():
+		return fmt.Sprintf("Three transactions (the first %s, the third %s)", adds, removes)
+	case d.Prepares():
+		return fmt.Sprintf("Two transactions (the first %s)", adds)
+	case d.CleansUp():
+		return fmt.Sprintf("Two transactions (the second %s)", removes)
+	}
+	return "One transaction"
 }
 
 // sign returns the mark of an action, in its colour.

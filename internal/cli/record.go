@@ -23,14 +23,20 @@ type enforced struct {
 	By string `json:"by,omitempty"`
 	// Conntrack says in which families other tables needed conntrack.
 	Conntrack map[flow.Family]string `json:"conntrack,omitempty"`
+	// compiled is what table returned before.
+	compiled *ruleset.Table
 }
 
-// table compiles what the record says into the table that was committed.
+// table compiles what the record says into the table that was committed; it is
+// nil for a destroy.
 func (e *enforced) table() *ruleset.Table {
 	if e == nil || e.Policy == nil {
 		return nil
 	}
-	return compile.Compile(e.Policy, compile.Environment{Conntrack: e.Conntrack})
+	if e.compiled == nil {
+		e.compiled = compile.Compile(e.Policy, compile.Environment{Conntrack: e.Conntrack})
+	}
+	return e.compiled
 }
 
 // newRecord makes the record of an apply of the policy at path.
@@ -63,6 +69,18 @@ func read(r *apply.Record) (*enforced, error) {
 		return nil, fmt.Errorf("read the policy in the record of what is enforced: %w", err)
 	}
 	return e, nil
+}
+
+// readAs is read where the policy is known already.
+func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
+	var rest struct {
+		By        string                 `json:"by"`
+		Conntrack map[flow.Family]string `json:"conntrack"`
+	}
+	if err := json.Unmarshal(r.Policy, &rest); err != nil {
+		return nil, fmt.Errorf("read the record of what is enforced: %w", err)
+	}
+	return &enforced{Policy: policy, By: rest.By, Conntrack: rest.Conntrack}, nil
 }
 
 // absolute returns the path as it is understood from any directory; a working

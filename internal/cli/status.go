@@ -136,7 +136,7 @@ const tableDormant = 1
 func newStatus(found *sight) (*statusView, error) {
 	v := &statusView{
 		FormatVersion: formatVersion,
-		Enforced:      found.snapshot.Table != nil && found.snapshot.Table.Flags&tableDormant == 0,
+		Enforced:      enforces(found.snapshot.Table) && found.snapshot.Table.Flags&tableDormant == 0,
 		Recorded:      found.last != nil,
 		Drift:         []drifted{},
 		Notes:         []string{},
@@ -148,7 +148,9 @@ func newStatus(found *sight) (*statusView, error) {
 		v.Digest = digestOf(t)
 	}
 	if found.last == nil {
-		if v.Table != nil {
+		if !enforces(found.snapshot.Table) {
+			v.Notes = append(v.Notes, leftoverNotes(found.snapshot.Table)...)
+		} else {
 			v.Notes = append(v.Notes, unknownPolicyNotes(found.snapshot.Foreign)...)
 			v.Warnings = append(v.Warnings, warningsOf(nil, &found.snapshot.Around, found.surroundings)...)
 		}
@@ -180,7 +182,7 @@ func (s *session) showStatus(v *statusView, rules bool) error {
 	p := s.outPaint()
 	var b strings.Builder
 	switch {
-	case v.Table == nil && !v.Recorded:
+	case !v.Enforced && !v.Recorded:
 		b.WriteString("Nothing is enforced.\n")
 	case !v.Recorded:
 		fmt.Fprintf(&b, "%s\n", p.yellow("A policy is enforced, but there is no record of which: the state directory "+s.StateDir+" does not know it."))
