@@ -103,8 +103,8 @@ func serveDHCP(t *testing.T, host, ns *lab.Namespace) {
 }
 
 // A client without an address gets one and renews it. It asks for the first
-// lease below netfilter, but renews it as any process sends and receives. Where
-// that fails it goes on below, and to everybody.
+// lease below netfilter, and hears all answers there, but it sends the renewal
+// as any process sends. Where that fails it goes on below, and to everybody.
 func TestDHCPClientKeepsItsLease(t *testing.T) {
 	t.Parallel()
 	client := busybox(t)

@@ -6,9 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-
 	"sgc/internal/flow"
 	"sgc/internal/lab"
 	"sgc/internal/lab/labtest"
@@ -253,11 +250,7 @@ func plug(t *testing.T, host *lab.Namespace, name string) *lab.Namespace {
 // rename gives an interface another name; its routes come back with it.
 func rename(t *testing.T, ns *lab.Namespace, from, to string) {
 	t.Helper()
-	links, err := netlink.NewHandleAt(netns.NsHandle(ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(links.Close)
+	links := linksOf(t, ns)
 	link, err := links.LinkByName(from)
 	if err != nil {
 		t.Fatal(err)
