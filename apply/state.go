@@ -31,7 +31,8 @@ type Record struct {
 	Path  string   `json:"path,omitempty"`
 	Files []string `json:"files,omitempty"`
 	// Policy is the policy in resolved form; null if the table is removed.
-	// This package does not look into it.
+	// This package does not look into it. It stays the last field, see
+	// splitRecord.
 	Policy json.RawMessage `json:"policy,omitempty"`
 }
 
@@ -222,7 +223,12 @@ func decodeRecord(b []byte) (*Record, error) {
 		return nil, errors.New("its checksum is wrong")
 	}
 	var r Record
-	if err := json.Unmarshal(e.Record, &r); err != nil {
+	if rest, policy, ok := splitRecord(e.Record); ok {
+		if err := json.Unmarshal(rest, &r); err != nil {
+			return nil, err
+		}
+		r.Policy = policy
+	} else if err := json.Unmarshal(e.Record, &r); err != nil {
 		return nil, err
 	}
 	if r.FormatVersion < 1 {
@@ -241,6 +247,19 @@ func splitEnvelope(b []byte) (e envelope, ok bool) {
 	sum, rest, middle := bytes.Cut(rest, []byte(envelopeMiddle))
 	record, end := bytes.CutSuffix(rest, []byte(envelopeEnd))
 	return envelope{Checksum: string(sum), Record: record}, begin && middle && end
+}
+
+// splitRecord cuts the policy out of a record that encodeRecord wrote, as the
+// checksum says that it did: the policy may have many megabytes, and most often
+// nobody looks into it. What separates the fields stands in no string, where the
+// quotes would be escaped.
+func splitRecord(b []byte) (rest, policy []byte, ok bool) {
+	head, policy, found := bytes.Cut(b, []byte(`,"policy":`))
+	policy, ends := bytes.CutSuffix(policy, []byte("}"))
+	if !found || !ends {
+		return nil, nil, false
+	}
+	return append(bytes.Clone(head), '}'), policy, true
 }
 
 func encodeRecord(r *Record) ([]byte, error) {

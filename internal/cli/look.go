@@ -9,6 +9,7 @@ import (
 
 	"sgc/apply"
 	"sgc/internal/flow"
+	"sgc/internal/ruleset"
 	"sgc/policies"
 )
 
@@ -26,6 +27,9 @@ type sight struct {
 	record *apply.Record
 	// last is what the record holds, nil without one.
 	last *enforced
+	// made is nil, or the policy at hand and the table that it makes; the same as
+	// last if nothing is to change.
+	made *enforced
 	// pending is what a killed apply (or one that is still running) left:
 	// whether it had committed when it ended.
 	pending pendingState
@@ -84,12 +88,12 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		known, last, err := recall(ctx, k, dir, before, policy)
+		recalled, err := recall(ctx, k, dir, before.applied, policy)
 		if err != nil {
 			return nil, err
 		}
 		progress := s.progress("Reading the table from the kernel")
-		snapshot, err := k.SnapshotKnowing(ctx, progress.step, known)
+		snapshot, err := k.SnapshotKnowing(ctx, progress.step, recalled.known)
 		progress.end()
 		if err != nil {
 			return nil, err
@@ -99,10 +103,11 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 			return nil, err
 		}
 		if before.same(after) || attempt == attempts {
-			v, err := newSight(snapshot, after, last)
+			v, err := newSight(snapshot, after, recalled.last)
 			if err != nil {
 				return nil, err
 			}
+			v.made = recalled.made
 			if v.forwarding, err = k.Forwarding(); err != nil {
 				return nil, err
 			}
@@ -113,43 +118,53 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 	}
 }
 
-// recall finds out whether the kernel holds what an earlier run of sgc left,
-// and nobody changed anything since: what it holds need not all be read then.
-// Beside that it returns what the applied record holds if that had to be found
-// out, else nil.
-func recall(ctx context.Context, k *apply.Kernel, dir *apply.Dir, r records, policy *policies.Policy) (known apply.Known, last *enforced, err error) {
-	if dir == nil || r.applied == nil {
-		return known, nil, nil
+// recollection is what an earlier run of sgc left, as far as it had to be found
+// out for known.
+type recollection struct {
+	// known is set if nobody changed anything since: what the kernel holds need
+	// not all be read then.
+	known apply.Known
+	// last is what the applied record holds, made the policy at hand as that
+	// record's run would have compiled it; one and the same if the policy is the
+	// one that is enforced.
+	last, made *enforced
+}
+
+// recall finds out whether the kernel still holds what an earlier run of sgc
+// left. policy is nil, or what is at hand.
+func recall(ctx context.Context, k *apply.Kernel, dir *apply.Dir, applied *apply.Record, policy *policies.Policy) (r recollection, err error) {
+	if dir == nil || applied == nil {
+		return r, nil
 	}
 	memory, err := dir.Recall()
 	if err != nil || memory.Identity == "" {
-		return known, nil, err
+		return r, err
 	}
 	generation, err := k.Generation(ctx)
 	if err != nil {
-		return known, nil, err
+		return r, err
 	}
 	identity, err := k.Identity(generation)
 	if err != nil || identity != memory.Identity {
-		return known, nil, err
+		return r, err
 	}
-	// The policy at hand is that of the record if it makes the same table. It
-	// saves reading the other one.
-	if policy != nil && policy.Digest() == r.applied.Digest {
-		if last, err = readAs(r.applied, policy); err != nil {
-			return known, nil, err
+	is := func(e *enforced) bool {
+		t := e.table()
+		if t == nil || apply.Fingerprint(t) != memory.Table {
+			return false
 		}
-		if apply.Fingerprint(last.table()) == memory.Table {
-			return apply.Known{Identity: identity, Table: last.table()}, last, nil
+		r.known, r.last = apply.Known{Identity: identity, Table: t}, e
+		return true
+	}
+	if policy != nil {
+		if r.made, err = readAs(applied, policy); err != nil || is(r.made) {
+			return r, err
 		}
 	}
-	if last, err = read(r.applied); err != nil {
-		return known, nil, err
+	if r.last, err = read(applied); err == nil {
+		is(r.last)
 	}
-	if table := last.table(); table != nil && apply.Fingerprint(table) == memory.Table {
-		known = apply.Known{Identity: identity, Table: table}
-	}
-	return known, last, nil
+	return r, err
 }
 
 // newSight finds out which record is that of the table in the kernel. last is
@@ -228,6 +243,16 @@ func digestOf(t *apply.Table) string {
 	if t == nil {
 		return ""
 	}
+	for _, c := range t.Chains {
+		if isDigest(c.Comment) {
+			return c.Comment
+		}
+	}
+	return ""
+}
+
+// digestWanted is digestOf for a table that is not in the kernel yet.
+func digestWanted(t *ruleset.Table) string {
 	for _, c := range t.Chains {
 		if isDigest(c.Comment) {
 			return c.Comment

@@ -134,18 +134,12 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 		conntrack: environment(v.snapshot.Foreign), sight: v,
 		notes: conntrackNotes(policy, v), warnings: warningsOf(policy, &v.snapshot.Around, v.surroundings),
 	}
-	// Most often it is the policy that is enforced already, and may be large.
-	enforced := v.last != nil && v.last.Policy == policy
-	if enforced {
-		p.digest = v.record.Digest
-	} else {
-		p.digest = policy.Digest()
-	}
-	if enforced && maps.Equal(v.last.Conntrack, p.conntrack) {
-		p.want = v.last.table()
+	if m := v.made; m != nil && m.Policy == policy && maps.Equal(m.Conntrack, p.conntrack) {
+		p.want = m.table()
 	} else {
 		p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
 	}
+	p.digest = digestWanted(p.want)
 	var err error
 	if p.delta, err = apply.Diff(v.snapshot, p.want); err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the policy: %w", err)
@@ -159,7 +153,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 		}
 		return p, nil
 	}
-	if !enforced {
+	if v.last.Policy != policy {
 		p.changes = policies.Compare(v.last.Policy, policy)
 	}
 	if p.want == v.last.table() {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -16,13 +17,13 @@ import (
 // enforced is the part of a record that only this package reads: all that is
 // needed to make the same table again.
 type enforced struct {
-	// Policy is nil in the record of a destroy.
-	Policy *policies.Policy `json:"policy"`
 	// By is the version of sgc that made the table. Another one may make
 	// another table of the same policy.
 	By string `json:"by,omitempty"`
 	// Conntrack says in which families other tables needed conntrack.
 	Conntrack map[flow.Family]string `json:"conntrack,omitempty"`
+	// Policy is nil in the record of a destroy. It comes last, see readAs.
+	Policy *policies.Policy `json:"policy"`
 	// compiled is what table returned before.
 	compiled *ruleset.Table
 }
@@ -71,16 +72,32 @@ func read(r *apply.Record) (*enforced, error) {
 	return e, nil
 }
 
-// readAs is read where the policy is known already.
+// readAs is read for somebody who has the policy already. It does not read the
+// one in the record, which may be large.
 func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
-	var rest struct {
-		By        string                 `json:"by"`
-		Conntrack map[flow.Family]string `json:"conntrack"`
+	e := &enforced{Policy: policy}
+	d := json.NewDecoder(bytes.NewReader(r.Policy))
+	_, err := d.Token()
+	for err == nil && d.More() {
+		var name json.Token
+		if name, err = d.Token(); err != nil {
+			break
+		}
+		switch name {
+		case "by":
+			err = d.Decode(&e.By)
+		case "conntrack":
+			err = d.Decode(&e.Conntrack)
+		case "policy":
+			return e, nil
+		default:
+			err = d.Decode(new(json.RawMessage))
+		}
 	}
-	if err := json.Unmarshal(r.Policy, &rest); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read the record of what is enforced: %w", err)
 	}
-	return &enforced{Policy: policy, By: rest.By, Conntrack: rest.Conntrack}, nil
+	return e, nil
 }
 
 // absolute returns the path as it is understood from any directory; a working
