@@ -18,6 +18,7 @@ const (
 	udataPayloadBase   = 2
 	udataPayloadOffset = 3
 	udataPayloadLength = 4
+	orderNone          = 0
 	orderHost          = 1
 	orderBigEndian     = 2
 	nftExprPayload     = 7
@@ -39,8 +40,11 @@ func (s *Set) UserData() []byte {
 	var b []byte
 	if len(s.Key) == 1 {
 		order := uint32(orderBigEndian)
-		if s.Key[0].HostOrder() {
+		switch {
+		case s.Key[0].HostOrder():
 			order = orderHost
+		case s.Key[0] == InetProto:
+			order = orderNone // nft's type has none
 		}
 		b = udata(b, udataSetKeyOrder, native(order))
 	}

@@ -1,0 +1,54 @@
+package kerneltest
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+
+	"sgc/apply"
+	"sgc/compile"
+	"sgc/internal/corpus"
+	"sgc/internal/lab/labtest"
+)
+
+// What nft loads from the text of a policy is what an apply of the policy would
+// commit: nothing is left to do.
+func TestNftLoadsWhatIsCommitted(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		if os.Getenv(labtest.RequireVariable) == "1" {
+			t.Fatalf("there is no nft to ask (package nftables): %v", err)
+		}
+		t.Skipf("SKIP: there is no nft to ask (package nftables): %v", err)
+	}
+	ns := labtest.Namespace(t, "host")
+	k := openKernel(t, ns)
+	first := envNumber(t, "SGC_KERNEL_SEED", 1)
+	for seed := first; seed < first+25; seed++ {
+		p := corpus.Policy(corpus.Seeded(uint64(seed)), corpus.Options{ACLs: true, AlwaysTrack: true, Logs: true})
+		table := compile.Compile(p, compile.Environment{})
+		var script bytes.Buffer
+		if err := table.WriteText(&script); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(nft, "-f", "-")
+		cmd.Stdin = bytes.NewReader(script.Bytes())
+		var out []byte
+		if err := ns.Do(func() (err error) { out, err = cmd.CombinedOutput(); return err }); err != nil {
+			t.Fatalf("SGC_KERNEL_SEED=%d: nft: %v\n%s", seed, err, out)
+		}
+		have, err := k.Snapshot(context.Background(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := apply.Diff(have, table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range d.Changes() {
+			t.Errorf("SGC_KERNEL_SEED=%d: %v %v %s: %s, was %s", seed, c.Action, c.Kind, c.Name, c.Text, c.Was)
+		}
+	}
+}
