@@ -180,7 +180,12 @@ func (s *kernelSocket) setup() error {
 	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
-	// Explanations of errors are wanted, copies of the requests are not.
+	// Explanations of errors are wanted, copies of the requests are not. With
+	// the last one, rtnetlink looks at what a request for a list names; kernels
+	// before 4.20 do not have it.
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return err
+	}
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, option, 1); err != nil {
 			return err

@@ -118,10 +118,8 @@ func (j *Judge) Entry(e *Entry, out *Judged) error {
 	}
 	// Replies go where the first packet came from, after all NAT.
 	from, to := r.Dest, r.Source
-	here, there, err := j.routes.ends(o.Source, to)
+	here, there := j.routes.ends(o.Source, to)
 	switch {
-	case err != nil:
-		return err
 	case here && there && !to.IsMulticast():
 		return nil // it stays on the loopback
 	case here:

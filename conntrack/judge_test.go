@@ -183,6 +183,50 @@ func TestWhereAFlowCrosses(t *testing.T) {
 	}
 }
 
+// Where nothing leads to the peer, nobody knows the interface.
+func TestAFlowToNowhere(t *testing.T) {
+	ns := labtest.Namespace(t, "host")
+	if err := ns.AddAddress("lo", netip.MustParsePrefix("192.0.2.200/32")); err != nil {
+		t.Fatal(err)
+	}
+	judge := judgeOf(t, openTable(t, ns), load(t, strings.Replace(webPolicy, `"eth0"`, `"*"`, 1)))
+	for _, s := range []seed{
+		tcpSeed("198.51.100.7:1000", "192.0.2.200:443"), tcpSeed("198.51.100.7:1000", "203.0.113.9:443"),
+		tcpSeed("[2001:db8::1]:1000", "[2001:db8::2]:443"),
+	} {
+		var judged Judged
+		if err := judge.Entry(entryOf(s), &judged); err != nil || len(judged.Legs) != 0 || judged.Class() != ClassElsewhere {
+			t.Errorf("%s: %s, %v", &s.original, legText(&judged), err)
+		}
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	var p prefixes[string]
+	for _, text := range []string{"10.0.0.0/8", "10.1.0.0/16", "10.1.1.1/32", "0.0.0.0/0", "fd00::/8", "10.1.0.0/24"} {
+		p.set(netip.MustParsePrefix(text), func(old string, known bool) string {
+			if known {
+				t.Errorf("%s is known already", text)
+			}
+			return text
+		})
+	}
+	p.set(netip.MustParsePrefix("10.1.9.9/16"), func(old string, known bool) string {
+		if !known || old != "10.1.0.0/16" {
+			t.Errorf("10.1.0.0/16 was %q", old)
+		}
+		return "again"
+	})
+	for a, want := range map[string]string{
+		"10.1.1.1": "10.1.1.1/32", "10.1.1.2": "again", "10.1.0.2": "10.1.0.0/24", "10.2.0.1": "10.0.0.0/8", "11.0.0.1": "0.0.0.0/0",
+		"fd01::1": "fd00::/8", "fe80::1": "",
+	} {
+		if got, ok := p.longest(netip.MustParseAddr(a)); got != want || ok != (want != "") {
+			t.Errorf("%s: %q, want %q", a, got, want)
+		}
+	}
+}
+
 func TestClassesAreThoseOfTheLegs(t *testing.T) {
 	host := hostNamespace(t)
 	judge := judgeOf(t, openTable(t, host), load(t, bothPolicy))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -22,26 +21,22 @@ type Routes struct {
 	// names are those of the links, by index.
 	names map[int32]string
 	local map[netip.Addr]place
-	// networks are those that links are on, the smallest first.
-	networks []networks
-	// peers remembers answers of the kernel, the last ones of many.
-	peers map[netip.Addr]place
+	// networks are those that links are on, with the link, which is 0 where
+	// several are on one.
+	networks prefixes[int32]
+	// taken are the addresses that the host takes, those that no link has, too,
+	// with the type of the route.
+	taken prefixes[uint8]
+	// main is where all other addresses are, if the kernel need not be asked.
+	main mainTable
+	// peers remembers answers of the kernel, the last ones of many: by which
+	// link it would send to an address, 0 being none.
+	peers map[netip.Addr]int32
 }
 
-// networks are those of one family and size: the link by the first address.
-// The link is 0 where several are on the network.
-type networks struct {
-	bits, length int
-	links        map[netip.Addr]int32
-}
-
-// place is where an address is.
+// place is where an address of the host is.
 type place struct {
-	// link is the index of the link, 0 where there is none.
 	link int32
-	// own is an address of the host; heard is also one that it hears among
-	// others, such as a multicast group.
-	own, heard bool
 	// unsure says that the link may be another: the address is on several, or
 	// on one that leads nowhere (the loopback, a dummy).
 	unsure bool
@@ -87,19 +82,28 @@ const (
 )
 
 func (r *Routes) read() (torn bool, err error) {
-	r.names, r.local, r.networks, r.peers = map[int32]string{}, map[netip.Addr]place{}, nil, map[netip.Addr]place{}
+	*r = Routes{conn: r.conn, names: map[int32]string{}, local: map[netip.Addr]place{}, peers: map[netip.Addr]int32{}}
 	nowhere := map[int32]bool{}
-	links, err := r.conn.dump(unix.RTM_GETLINK, func(m *message) { m.buf = append(m.buf, make([]byte, linkHeader)...) }, func(payload []byte) error {
-		return r.addLink(payload, nowhere)
-	})
-	if err != nil {
-		return false, err
+	zeros := func(n int) func(*message) {
+		return func(m *message) { m.buf = append(m.buf, make([]byte, n)...) }
 	}
-	addresses, err := r.conn.dump(unix.RTM_GETADDR, func(m *message) { m.buf = append(m.buf, make([]byte, addressHeader)...) }, func(payload []byte) error {
-		return r.addAddress(payload, nowhere)
-	})
-	slices.SortStableFunc(r.networks, func(a, b networks) int { return b.length - a.length })
-	return links || addresses, err
+	for _, list := range []struct {
+		typ  int
+		fill func(*message)
+		each func([]byte) error
+	}{
+		{unix.RTM_GETLINK, zeros(linkHeader), func(payload []byte) error { return r.addLink(payload, nowhere) }},
+		{unix.RTM_GETADDR, zeros(addressHeader), func(payload []byte) error { return r.addAddress(payload, nowhere) }},
+		{unix.RTM_GETROUTE, tableRequest(unix.RT_TABLE_LOCAL), r.addTaken},
+	} {
+		ripped, err := r.conn.dump(list.typ, list.fill, list.each)
+		if err != nil {
+			return false, err
+		}
+		torn = torn || ripped
+	}
+	ripped, err := r.readMain()
+	return torn || ripped, err
 }
 
 // addLink takes a link; nowhere collects those that lead to no peer.
@@ -163,7 +167,7 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 	p, known := r.local[local]
 	switch {
 	case !known:
-		p = place{link: index, own: true, heard: true, unsure: nowhere[index]}
+		p = place{link: index, unsure: nowhere[index]}
 	case p.link != index:
 		if nowhere[p.link] {
 			p.link = index
@@ -171,84 +175,89 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 		p.unsure = true
 	}
 	r.local[local] = p
-	if prefix := netip.PrefixFrom(address, int(payload[1])).Masked(); prefix.IsValid() && !nowhere[index] && flags&unix.IFA_F_NOPREFIXROUTE == 0 {
-		r.addNetwork(prefix, index)
+	// The route to an address on a VRF's link is in the VRF's table.
+	r.taken.set(netip.PrefixFrom(local, local.BitLen()), func(uint8, bool) uint8 { return unix.RTN_LOCAL })
+	if prefix := netip.PrefixFrom(address, int(payload[1])); prefix.IsValid() && !nowhere[index] && flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+		r.networks.set(prefix, func(other int32, known bool) int32 {
+			if known && other != index {
+				return 0
+			}
+			return index
+		})
 	}
 	return nil
 }
 
-// addNetwork notes that a link is on a network.
-func (r *Routes) addNetwork(prefix netip.Prefix, link int32) {
-	bits, length := prefix.Addr().BitLen(), prefix.Bits()
-	n := slices.IndexFunc(r.networks, func(n networks) bool { return n.bits == bits && n.length == length })
-	if n < 0 {
-		n = len(r.networks)
-		r.networks = append(r.networks, networks{bits, length, map[netip.Addr]int32{}})
+// addTaken takes a route, if it is one of the host's own addresses.
+func (r *Routes) addTaken(payload []byte) error {
+	if len(payload) < routeHeader {
+		return errMalformed
 	}
-	links := r.networks[n].links
-	if other, ok := links[prefix.Addr()]; ok && other != link {
-		link = 0
+	length, typ := int(payload[1]), payload[7]
+	switch typ {
+	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+	default:
+		return nil
 	}
-	links[prefix.Addr()] = link
-}
-
-// network returns the link on whose network the peer is, or 0 if there is not
-// exactly one.
-func (r *Routes) network(peer netip.Addr) int32 {
-	for i := range r.networks {
-		n := &r.networks[i]
-		if n.bits != peer.BitLen() {
-			continue
-		}
-		// The prefix is not out of range.
-		prefix, _ := peer.Prefix(n.length)
-		if link, ok := n.links[prefix.Addr()]; ok {
-			return link
+	to := netip.IPv4Unspecified()
+	if payload[0] == unix.AF_INET6 {
+		to = netip.IPv6Unspecified()
+	}
+	table := uint32(payload[4])
+	a := walk(payload[routeHeader:])
+	for a.next() {
+		switch a.typ {
+		case unix.RTA_DST:
+			to, _ = netip.AddrFromSlice(a.data)
+		case unix.RTA_TABLE:
+			table = a.native()
 		}
 	}
-	return 0
+	prefix := netip.PrefixFrom(to, length)
+	if a.err != nil || !prefix.IsValid() {
+		return errors.Join(a.err, errMalformed)
+	}
+	if table == unix.RT_TABLE_LOCAL {
+		r.taken.set(prefix, func(uint8, bool) uint8 { return typ })
+	}
+	return nil
 }
 
 // ends reports at which of its ends a flow is the host's own. A flow that
-// begins or ends elsewhere at both is routed.
-func (r *Routes) ends(source, dest netip.Addr) (here, there bool, err error) {
-	here, there = r.isLocal(source), r.isLocal(dest) || dest.IsMulticast()
-	if here || there {
-		return here, there, nil
-	}
-	// The host may take addresses that no link has; it hears broadcasts.
-	p, err := r.peer(source)
-	if err != nil || p.own {
-		return p.own, false, err
-	}
-	p, err = r.peer(dest)
-	return false, p.heard, err
+// begins or ends elsewhere at both is routed. The host hears groups and
+// broadcasts, but sends from none.
+func (r *Routes) ends(source, dest netip.Addr) (here, there bool) {
+	return r.takes(source) == unix.RTN_LOCAL, dest.IsMulticast() || r.takes(dest) != unix.RTN_UNSPEC
 }
 
-// isLocal reports whether a link has the address.
-func (r *Routes) isLocal(a netip.Addr) bool {
-	_, ok := r.local[a]
-	return ok || a.IsLoopback()
+// takes returns as what the host takes packets to an address: the type of the
+// route, RTN_UNSPEC if it does not.
+func (r *Routes) takes(a netip.Addr) uint8 {
+	typ, _ := r.taken.longest(a)
+	return typ
 }
 
-// peer returns by which link the kernel would send to the address.
-func (r *Routes) peer(a netip.Addr) (place, error) {
-	if p, ok := r.peers[a]; ok {
-		return p, nil
+// peer returns the link by which the kernel would send to the address, or 0.
+func (r *Routes) peer(a netip.Addr) (int32, error) {
+	if link, ok := r.main.link(a); ok {
+		return link, nil
 	}
-	p, err := r.ask(a)
+	if link, ok := r.peers[a]; ok {
+		return link, nil
+	}
+	link, err := r.ask(a)
 	if err != nil {
-		return place{}, err
+		return 0, fmt.Errorf("ask for the route to %s: %w", a, explain(err))
 	}
 	if len(r.peers) >= maxPeers {
 		clear(r.peers)
 	}
-	r.peers[a] = p
-	return p, nil
+	r.peers[a] = link
+	return link, nil
 }
 
 // ask asks the kernel for a route. No route is no error.
-func (r *Routes) ask(to netip.Addr) (place, error) {
+func (r *Routes) ask(to netip.Addr) (link int32, err error) {
 	payload, err := r.conn.get(unix.RTM_GETROUTE, func(m *message) {
 		header := [routeHeader]byte{unix.AF_INET, byte(to.BitLen())}
 		if flow.FamilyOf(to) == flow.IPv6 {
@@ -257,35 +266,28 @@ func (r *Routes) ask(to netip.Addr) (place, error) {
 		m.buf = append(m.buf, header[:]...)
 		m.bytes(unix.RTA_DST, to.AsSlice())
 	})
-	var refusal *kernelError
 	switch {
-	case errors.As(err, &refusal) && !errors.Is(err, unix.EPERM):
-		return place{}, nil
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ESRCH):
+		// Nowhere, prohibited, blackhole, or an address that has no route.
+		return 0, nil
 	case err != nil:
-		return place{}, fmt.Errorf("ask for the route to %s: %w", to, explain(err))
+		return 0, err
 	case len(payload) < routeHeader:
-		return place{}, fmt.Errorf("ask for the route to %s: %w", to, errMalformed)
-	}
-	var p place
-	switch payload[7] {
-	case unix.RTN_LOCAL:
-		p.own, p.heard = true, true
-	case unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
-		p.heard = true
+		return 0, errMalformed
 	}
 	a := walk(payload[routeHeader:])
 	for a.next() {
 		if a.typ == unix.RTA_OIF {
-			p.link = int32(a.native())
+			link = int32(a.native())
 		}
 	}
-	return p, a.err
+	return link, a.err
 }
 
 // link returns the name of the interface between an address of the host and a
 // peer, or "".
 func (r *Routes) link(host, peer netip.Addr) (string, error) {
-	if link := r.network(peer); link != 0 {
+	if link, _ := r.networks.longest(peer); link != 0 {
 		return r.names[link], nil
 	}
 	here, known := r.local[host]
@@ -296,8 +298,8 @@ func (r *Routes) link(host, peer netip.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if there.link == 0 {
-		there.link = here.link
+	if there == 0 {
+		there = here.link
 	}
-	return r.names[there.link], nil
+	return r.names[there], nil
 }
