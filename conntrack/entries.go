@@ -12,7 +12,7 @@ import (
 //
 // Source: linux/netfilter/nfnetlink_conntrack.h, enum cntl_msg_types.
 const (
-	messageNew         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	messageNew         = unix.NFNL_SUBSYS_CTNETLINK << 8
 	messageGet         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	messageDelete      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 	messageGetCounters = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4

@@ -118,14 +118,14 @@ func (j *Judge) Entry(e *Entry, out *Judged) error {
 	}
 	// Replies go where the first packet came from, after all NAT.
 	from, to := r.Dest, r.Source
-	here, there := j.routes.ends(o.Source, to)
-	switch {
-	case here && there && !to.IsMulticast():
-		return nil // it stays on the loopback
-	case here:
+	if j.routes.isOwn(o.Source) {
+		if j.routes.isOwn(to) {
+			return nil // it stays on the loopback
+		}
 		return j.add(out, e, leg{flow.Egress, from, to, r.DestPort, r.SourcePort, false})
 	}
-	if err := j.add(out, e, leg{flow.Ingress, o.Source, o.Dest, o.SourcePort, o.DestPort, !there}); err != nil || there {
+	endsHere := j.routes.hears(to)
+	if err := j.add(out, e, leg{flow.Ingress, o.Source, o.Dest, o.SourcePort, o.DestPort, !endsHere}); err != nil || endsHere {
 		return err
 	}
 	return j.add(out, e, leg{flow.Egress, from, to, r.DestPort, r.SourcePort, true})

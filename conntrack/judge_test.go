@@ -151,6 +151,12 @@ func TestWhereAFlowCrosses(t *testing.T) {
 			"eth0 ingress 192.0.2.77:5353 224.0.0.251:5353: tracked by none"},
 		{"multicast that the host sends", udpSeed("192.0.2.10:5353", "224.0.0.251:5353"),
 			"eth0 egress 192.0.2.10:5353 224.0.0.251:5353: tracked by any"},
+		{"a broadcast that the host sends", udpSeed("192.0.2.10:137", "192.0.2.255:137"),
+			"eth0 egress 192.0.2.10:137 192.0.2.255:137: tracked by any"},
+		{"a broadcast to everybody that the host hears", udpSeed("192.0.2.77:137", "255.255.255.255:137"),
+			"eth0 ingress 192.0.2.77:137 255.255.255.255:137: tracked by none"},
+		{"multicast of IPv6 that the host hears", udpSeed("[fd00:17::2]:5353", "[ff02::fb]:5353"),
+			"br0 ingress [fd00:17::2]:5353 [ff02::fb]:5353: tracked by any"},
 		{"a broadcast that the host hears", udpSeed("192.0.2.77:137", "192.0.2.255:137"),
 			"eth0 ingress 192.0.2.77:137 192.0.2.255:137: tracked by none"},
 

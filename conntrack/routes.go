@@ -223,12 +223,17 @@ func (r *Routes) addTaken(payload []byte) error {
 	return nil
 }
 
-// ends reports at which of its ends a flow is the host's own. A flow that
-// begins or ends elsewhere at both is routed. The host hears groups and
-// broadcasts, but sends from none.
-func (r *Routes) ends(source, dest netip.Addr) (here, there bool) {
-	return r.takes(source) == unix.RTN_LOCAL, dest.IsMulticast() || r.takes(dest) != unix.RTN_UNSPEC
+// isOwn reports whether an address is the host's.
+func (r *Routes) isOwn(a netip.Addr) bool { return r.takes(a) == unix.RTN_LOCAL }
+
+// hears reports whether the host takes packets to an address: its own, or one
+// that it hears among others.
+func (r *Routes) hears(a netip.Addr) bool {
+	return a.IsMulticast() || a == everybody || r.takes(a) != unix.RTN_UNSPEC
 }
+
+// everybody is the broadcast that no routing table holds.
+var everybody = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // takes returns as what the host takes packets to an address: the type of the
 // route, RTN_UNSPEC if it does not.
