@@ -70,8 +70,12 @@ func MergeRanges(ranges []Range) []Range {
 	return out
 }
 
-// Prefixes splits the range into the fewest prefixes, in order.
+// Prefixes splits the range into the fewest prefixes, in order. A range that
+// ends before it begins, or in another family, holds nothing and has none.
 func (r Range) Prefixes() []netip.Prefix {
+	if r.First.BitLen() != r.Last.BitLen() || !r.First.IsValid() || r.Last.Less(r.First) {
+		return nil
+	}
 	var out []netip.Prefix
 	for first := r.First; ; {
 		bits := FamilyOf(first).Bits()

@@ -87,6 +87,18 @@ func TestPrefixesAreTheRange(t *testing.T) {
 	}
 }
 
+func TestRangesThatHoldNothingHaveNoPrefixes(t *testing.T) {
+	low, high, six := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("2001:db8::1")
+	for _, r := range []Range{{high, low}, {low, six}, {six, low}, {}, {First: low}, {Last: low}} {
+		if p := r.Prefixes(); p != nil {
+			t.Errorf("%v has prefixes %v", r, p)
+		}
+	}
+	if p := (Range{low, low}).Prefixes(); len(p) != 1 || p[0] != netip.PrefixFrom(low, 32) {
+		t.Errorf("one address is %v", p)
+	}
+}
+
 func TestParseProtocol(t *testing.T) {
 	for in, want := range map[string]Protocol{"tcp": TCP, "TCP": TCP, "17": UDP, "icmpv6": ICMPv6, "ipv6-icmp": ICMPv6, "gre": 47, "0": 0, "255": 255} {
 		if got, err := ParseProtocol(in); err != nil || got != want {
