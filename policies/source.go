@@ -16,7 +16,7 @@ import (
 
 // Files returns the policy files that Load would read at path, in the order in
 // which it reads them: path itself if it is a file, else the files of the
-// directory whose names end in .hcl or .hcl.json, in lexical order. Names that
+// directory, in lexical order; their names end in .hcl or .hcl.json. Names that
 // begin with a dot, and directories inside the directory, are passed over; a
 // symbolic link that leads nowhere is not, since somebody misses what it stands
 // for. It is an error if there is no such file.
@@ -26,6 +26,9 @@ func Files(path string) ([]string, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
+		if !isPolicyName(path) {
+			return nil, &fs.PathError{Op: "read policy", Path: path, Err: errNotPolicy}
+		}
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
@@ -35,7 +38,7 @@ func Files(path string) ([]string, error) {
 	var files []string
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, ".") || !(strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".hcl.json")) {
+		if strings.HasPrefix(name, ".") || !isPolicyName(name) {
 			continue
 		}
 		file := filepath.Join(path, name)
@@ -49,6 +52,14 @@ func Files(path string) ([]string, error) {
 	}
 	return files, nil
 }
+
+func isPolicyName(name string) bool {
+	return strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".hcl.json")
+}
+
+// errNotPolicy keeps a file that was cut off, such as a saved plan of no bytes,
+// from being taken for a policy that allows nothing.
+var errNotPolicy = errors.New("it is no policy file, whose name ends in .hcl or .hcl.json, nor a saved plan that apply could carry out")
 
 var errNoFiles = errors.New("no file here ends in .hcl or .hcl.json")
 

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -32,8 +34,15 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// readGlobals takes the values of the global flags.
-func (s *session) readGlobals(c *cli.Context) {
+// readGlobals takes the values of the global flags. One that is set to nothing,
+// most often by a variable of a shell that has no value, is an error: it would
+// silently mean the own namespace, or the record of another host.
+func (s *session) readGlobals(c *cli.Context) error {
+	for _, name := range []string{"netns", "state-dir"} {
+		if c.IsSet(name) && c.String(name) == "" {
+			return fmt.Errorf("the value of --%s is empty; leave the flag out, or give it a value", name)
+		}
+	}
 	s.globals = globals{
 		StateDir: c.String("state-dir"),
 		Netns:    c.String("netns"),
@@ -48,6 +57,7 @@ func (s *session) readGlobals(c *cli.Context) {
 	if s.StateDir == "" {
 		s.StateDir = defaultStateDir
 	}
+	return nil
 }
 
 // commands lists the commands in the order in which help shows them: as a
@@ -73,7 +83,9 @@ func (s *session) commands() []*cli.Command {
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return err }
 		action := c.Action
 		c.Action = func(c *cli.Context) error {
-			s.readGlobals(c)
+			if err := s.readGlobals(c); err != nil {
+				return err
+			}
 			return action(c)
 		}
 	}

@@ -152,6 +152,11 @@ func (s *session) layOut(name string) (layout, hcl.Diagnostics, error) {
 // formattable returns the files below path that fmt lays out: those in HCL's
 // own syntax. JSON has layouts of its own.
 func formattable(path string) ([]string, error) {
+	// A file that is named is laid out whatever its name is: files of variables
+	// have any.
+	if info, err := os.Stat(path); err == nil && !info.IsDir() && !strings.HasSuffix(path, ".json") {
+		return []string{path}, nil
+	}
 	files, err := policies.Files(path)
 	if err != nil {
 		return nil, err

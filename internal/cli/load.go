@@ -50,11 +50,25 @@ func (s *session) load(path string, in policies.Inputs, verbose bool) (*policies
 	if p := loaded.Policy; p != nil {
 		loaded.Add(policies.NotEnforced(p)...)
 		loaded.Add(aclDiagnostics(p, verbose)...)
+		loaded.Add(idleDiagnostics(p)...)
 	}
 	if err := s.report(loaded); err != nil {
 		return nil, err
 	}
 	return loaded, nil
+}
+
+// idleDiagnostics warns of a policy that enforces nothing, be it that all of
+// it was lost.
+func idleDiagnostics(p *policies.Policy) []*hcl.Diagnostic {
+	if len(p.Interfaces) > 0 {
+		return nil
+	}
+	return []*hcl.Diagnostic{{
+		Severity: hcl.DiagWarning,
+		Summary:  "The policy enforces nothing: no interface block",
+		Detail:   `Security groups and network ACLs act on the interfaces that name them. Add interface "eth0" { security_groups = […] }; without one, every packet passes.`,
+	}}
 }
 
 // report writes the diagnostics of a load to standard error, and returns

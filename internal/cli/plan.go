@@ -45,6 +45,9 @@ nothing, neither in the kernel nor on disk.
 			if err != nil {
 				return err
 			}
+			if c.IsSet("out") && c.String("out") == "" {
+				return errors.New("the path of --out is empty")
+			}
 			path, err := policyPath(argument)
 			if err != nil {
 				return err
@@ -87,6 +90,11 @@ type plan struct {
 func (p *plan) empty() bool { return p.delta.Empty() }
 
 func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
+	if o.Out != "" {
+		if err := mayHoldPlan(o.Out); err != nil {
+			return err
+		}
+	}
 	loaded, err := s.load(o.Path, s.inputs(), o.Verbose)
 	if err != nil {
 		return err

@@ -53,8 +53,44 @@ func (s *session) savePlan(name string, p *plan) error {
 	if err != nil {
 		return fmt.Errorf("save the plan: %w", err)
 	}
+	// What stands there may have changed since the command began.
+	if err := mayHoldPlan(name); err != nil {
+		return err
+	}
 	if err := writeNew(name, append(text, '\n')); err != nil {
 		return fmt.Errorf("save the plan to %s: %w", name, cause(err))
+	}
+	return nil
+}
+
+// mayHoldPlan refuses a path where a saved plan would do harm: one that is
+// taken by anything but an older plan, and the name of a policy file.
+func mayHoldPlan(name string) error {
+	refuse := func(why string) error { return fmt.Errorf("the plan cannot be saved to %s: %s", name, why) }
+	if strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".hcl.json") {
+		return refuse("a file of that name is a policy; choose another name")
+	}
+	info, err := os.Lstat(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return refuse(cause(err).Error())
+	}
+	switch mode := info.Mode(); {
+	case mode&os.ModeSymlink != 0:
+		return refuse("it is a symbolic link, which would be replaced; name the file itself")
+	case mode.IsDir():
+		return refuse("it is a directory")
+	case !mode.IsRegular():
+		return refuse("it is no regular file; name one, and read it with sgc apply")
+	}
+	is, err := isPlan(name)
+	if err != nil {
+		return refuse(cause(err).Error())
+	}
+	if !is {
+		return refuse("a file that is no saved plan is there, and would be lost; choose another name, or remove it")
 	}
 	return nil
 }
@@ -83,18 +119,8 @@ func openPlan(path string) (*planFile, error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil // whoever loads the policy says what is wrong
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, nil
-	}
-	defer file.Close() // it was only read
-	// The kind comes first in every plan; a policy of any size is not read.
-	head := make([]byte, 64)
-	n, err := io.ReadFull(file, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, nil
-	}
-	if start := strings.TrimLeft(string(head[:n]), "{ \t\r\n"); !strings.HasPrefix(start, `"kind": "`+planFileKind+`"`) {
+	// An error is for whoever loads the policy as well.
+	if is, err := isPlan(path); err != nil || !is {
 		return nil, nil
 	}
 	text, err := os.ReadFile(path)
@@ -109,6 +135,23 @@ func openPlan(path string) (*planFile, error) {
 		return nil, fmt.Errorf("the plan %s is of format %d, and this sgc reads format %d; make a new one with sgc plan --out", path, f.FormatVersion, formatVersion)
 	}
 	return f, nil
+}
+
+// isPlan reports whether a regular file begins as every saved plan does; a
+// policy of any size is not read.
+func isPlan(path string) (bool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close() // it was only read
+	head := make([]byte, 64)
+	n, err := io.ReadFull(file, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	start := strings.TrimLeft(string(head[:n]), "{ \t\r\n")
+	return strings.HasPrefix(start, `"kind": "`+planFileKind+`"`), nil
 }
 
 // inputs returns the values of variables that the plan was made with; the

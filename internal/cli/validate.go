@@ -72,6 +72,7 @@ func (s *session) validate(path string) error {
 			loaded.Add(d)
 		}
 		loaded.Add(aclDiagnostics(p, false)...)
+		loaded.Add(idleDiagnostics(p)...)
 	}
 	warnings := count(loaded.Diagnostics, hcl.DiagWarning)
 	if s.JSON {
