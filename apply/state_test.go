@@ -277,3 +277,35 @@ func TestLockKeepsOthersOut(t *testing.T) {
 		t.Errorf("the lock after it was given back: %v", err)
 	}
 }
+
+// TestRecordsAreReadAsTheyWereWritten compares the quick way with json's.
+func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{"", "null", "{}", `{"a":"},\"policy\":","policy":{"b":[1,2]}}`, `"x"`} {
+		for _, path := range []string{"", `/a,"policy":{}`, `}\`} {
+			r := record("one")
+			r.Path, r.Files, r.Policy = path, []string{path, `","record":`}, json.RawMessage(policy)
+			b, err := encodeRecord(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := decodeRecord(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e envelope
+			var want Record
+			if err := errors.Join(json.Unmarshal(b, &e), json.Unmarshal(e.Record, &want)); err != nil {
+				t.Fatal(err)
+			}
+			if !cmp.Equal(*got, want) {
+				t.Errorf("policy %s, path %s: read %+v, want %+v", policy, path, *got, want)
+			}
+			// With white space it is read the other way.
+			spaced, err := decodeRecord(append([]byte(" "), b...))
+			if err != nil || !cmp.Equal(*spaced, want) {
+				t.Errorf("policy %s, path %s: read %+v, %v, want %+v", policy, path, spaced, err, want)
+			}
+		}
+	}
+}

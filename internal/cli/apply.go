@@ -145,12 +145,21 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 		case !errors.Is(err, apply.ErrChanged):
 			return err
 		case o.Plan != nil:
-			return errors.New("the kernel's nftables were changed since the plan was saved; nothing was changed")
+			return fmt.Errorf("the kernel's nftables were changed since the plan was saved; %s", unchanged(err))
 		case attempt == attempts:
-			return fmt.Errorf("another program keeps changing the kernel's nftables: gave up after %d attempts, nothing was changed", attempts)
+			return fmt.Errorf("another program keeps changing the kernel's nftables: gave up after %d attempts, %s", attempts, unchanged(err))
 		}
 		s.inform("Another program changed the kernel's nftables at the same moment; looking again.")
 	}
+}
+
+// unchanged says what a commit that failed left.
+func unchanged(err error) string {
+	var left *apply.LeftoversError
+	if errors.As(err, &left) {
+		return "what is enforced was not changed. " + left.Error()
+	}
+	return "nothing was changed"
 }
 
 // planAgain looks at the kernel, finishes what an earlier apply left, and

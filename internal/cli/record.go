@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -77,7 +78,10 @@ func read(r *apply.Record) (*enforced, error) {
 func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
 	e := &enforced{Policy: policy}
 	d := json.NewDecoder(bytes.NewReader(r.Policy))
-	_, err := d.Token()
+	begin, err := d.Token()
+	if err == nil && begin != json.Delim('{') {
+		err = errors.New("it is no object")
+	}
 	for err == nil && d.More() {
 		var name json.Token
 		if name, err = d.Token(); err != nil {
@@ -93,6 +97,9 @@ func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
 		default:
 			err = d.Decode(new(json.RawMessage))
 		}
+	}
+	if err == nil {
+		_, err = d.Token() // the end of the object
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the record of what is enforced: %w", err)
