@@ -2,7 +2,6 @@ package policies
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -11,6 +10,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"sgc/internal/regular"
 )
 
 // functions returns the functions of expressions, under Terraform's names and
@@ -40,12 +41,12 @@ func (l *loader) functions() map[string]function.Function {
 		"file":            l.fileFunc(),
 		"flatten":         stdlib.FlattenFunc,
 		"floor":           stdlib.FloorFunc,
-		"format":          stdlib.FormatFunc,
-		"formatlist":      stdlib.FormatListFunc,
-		"indent":          stdlib.IndentFunc,
+		"format":          bounded(stdlib.FormatFunc, boundFormat),
+		"formatlist":      bounded(stdlib.FormatListFunc, boundFormat),
+		"indent":          bounded(stdlib.IndentFunc, boundIndent),
 		"index":           indexFunc,
 		"join":            stdlib.JoinFunc,
-		"jsondecode":      stdlib.JSONDecodeFunc,
+		"jsondecode":      bounded(stdlib.JSONDecodeFunc, boundJSON),
 		"jsonencode":      stdlib.JSONEncodeFunc,
 		"keys":            stdlib.KeysFunc,
 		"length":          lengthFunc,
@@ -64,7 +65,7 @@ func (l *loader) functions() map[string]function.Function {
 		"replace":         replaceFunc,
 		"reverse":         stdlib.ReverseListFunc,
 		"setintersection": stdlib.SetIntersectionFunc,
-		"setproduct":      stdlib.SetProductFunc,
+		"setproduct":      bounded(stdlib.SetProductFunc, boundProduct),
 		"setsubtract":     stdlib.SetSubtractFunc,
 		"setunion":        stdlib.SetUnionFunc,
 		"signum":          stdlib.SignumFunc,
@@ -102,7 +103,7 @@ func (l *loader) fileFunc() function.Function {
 		Type:   function.StaticReturnType(cty.String),
 		Impl: func(args []value, _ cty.Type) (value, error) {
 			path := l.resolve(args[0].AsString())
-			text, err := os.ReadFile(path)
+			text, err := regular.ReadFile(path, maxText)
 			if err != nil {
 				return cty.NilVal, fmt.Errorf("cannot read %s: %s", path, reason(err))
 			}

@@ -64,9 +64,15 @@ func (l *loader) resolveLocal(name string) {
 	ctx := l.ctx.NewChild()
 	ctx.Variables = map[string]value{"local": objectOf(needed)}
 	v, diags := l.evaluate(a.expr, ctx)
-	if !diags.HasErrors() {
-		l.locals.values[name] = v
+	if diags.HasErrors() {
+		return
 	}
+	// Locals that hold another twice double at each step.
+	if fault := tooBig(v); fault != "" {
+		l.errorAt(a.expr.Range(), "Value too large", fault)
+		return
+	}
+	l.locals.values[name] = v
 }
 
 // cycle returns the chain that leads from name back to it, or "".

@@ -2,13 +2,13 @@ package policies
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"sgc/internal/regular"
 )
 
 // prefixList decodes one prefix_list block.
@@ -63,7 +63,7 @@ func (l *loader) listFile(d *decoder, name *field[string]) []located {
 		return nil
 	}
 	path := l.resolve(name.val)
-	text, err := readListFile(path)
+	text, err := regular.ReadFile(path, maxSource)
 	if err != nil {
 		fail(d, name, "Cannot read the list", fmt.Sprintf("%s: %s. The path starts from the directory of the policy.", path, reason(err)))
 		return nil
@@ -126,17 +126,4 @@ func entryOf(text []byte, start, end int) (int, string) {
 		return start, strings.ToValidUTF8(string(trimmed), "\ufffd")
 	}
 	return start, string(trimmed)
-}
-
-func readListFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, errors.New("it is a directory")
-	case info.Size() > maxSource:
-		return nil, errors.New("it is larger than 1 GiB")
-	}
-	return os.ReadFile(path)
 }

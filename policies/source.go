@@ -2,7 +2,6 @@ package policies
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"sgc/internal/regular"
 )
 
 // Files returns the policy files that Load would read at path, in the order in
@@ -119,7 +120,11 @@ func (s *source) parse(schema *schema) (*body, hcl.Diagnostics) {
 	if d := s.tooDeep(); d != nil {
 		return nil, hcl.Diagnostics{d}
 	}
-	for lists := findBulk(s); ; {
+	lists := findBulk(s)
+	if d := s.tooLong(lists.blank()); d != nil {
+		return nil, hcl.Diagnostics{d}
+	}
+	for {
 		s.blanked = len(lists.lists) > 0
 		if s.isJSON() {
 			b, diags := parseJSON(lists.blank(), s.name, lists, schema)
@@ -165,43 +170,9 @@ func firstFaults(diags hcl.Diagnostics) hcl.Diagnostics {
 	return out
 }
 
-// maxDepth is the number of brackets that may be open at once. The parsers are
-// recursive, and Go cannot recover from a stack that overflows.
-const maxDepth = 500
-
-// tooDeep finds text that would make the parser recurse too deeply. It counts
-// brackets without regard to strings and comments, which hold them in pairs.
-func (s *source) tooDeep() *hcl.Diagnostic {
-	depth := 0
-	for i, c := range s.text {
-		switch c {
-		case '[', '{', '(':
-			depth++
-		case ']', '}', ')':
-			depth = max(0, depth-1)
-		}
-		if depth > maxDepth {
-			return &hcl.Diagnostic{
-				Severity: hcl.DiagError,
-				Summary:  "Expression too deep",
-				Detail:   fmt.Sprintf("More than %d brackets are open here; close some, or split the expression up.", maxDepth),
-				Subject:  s.rangeOf(i, i+1).Ptr(),
-			}
-		}
-	}
-	return nil
-}
-
 // readSource reads a file and keeps it for excerpts.
 func (l *loader) readSource(path string) (*source, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxSource {
-		return nil, fmt.Errorf("%s is larger than 1 GiB", path)
-	}
-	text, err := os.ReadFile(path)
+	text, err := regular.ReadFile(path, maxSource)
 	if err != nil {
 		return nil, err
 	}

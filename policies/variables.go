@@ -201,7 +201,11 @@ func (l *loader) givenValue(g given, ty cty.Type, typed bool) (value, hcl.Range,
 		if ty == cty.String || ty == cty.DynamicPseudoType && !typed || ty.IsPrimitiveType() {
 			return cty.StringVal(string(text)), at, true
 		}
-		if d := g.text.tooDeep(); d != nil {
+		d := g.text.tooDeep()
+		if d == nil {
+			d = g.text.tooLong(g.text.text)
+		}
+		if d != nil {
 			l.diags = append(l.diags, d)
 			return cty.NilVal, at, false
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/urfave/cli/v2"
 
+	"sgc/internal/regular"
 	"sgc/policies"
 )
 
@@ -131,6 +132,10 @@ func (s *session) emit(l layout, changed bool, o fmtOptions) error {
 	return show(s.paintDiff(unified("old/"+l.name, "new/"+l.name, string(l.before), string(l.after))))
 }
 
+// maxLaidOut is the size up to which a file is laid out: it is one of those
+// that people write.
+const maxLaidOut = 64 << 20
+
 // layOut reads a file and formats it.
 func (s *session) layOut(name string) (layout, hcl.Diagnostics, error) {
 	var text []byte
@@ -140,7 +145,7 @@ func (s *session) layOut(name string) (layout, hcl.Diagnostics, error) {
 		shown = "<standard input>"
 		text, err = io.ReadAll(s.In)
 	} else {
-		text, err = os.ReadFile(name)
+		text, err = regular.ReadFile(name, maxLaidOut)
 	}
 	if err != nil {
 		return layout{}, nil, fmt.Errorf("read %s: %w", shown, cause(err))
