@@ -528,9 +528,9 @@ const lastEntry = 32766
 func newBigACL(r *rand.Rand) *bigACL {
 	a := &bigACL{}
 	for range lastEntry {
-		first := uint16(r.IntN(2000))
+		first := uint16(1 + r.IntN(400))
 		a.allow = append(a.allow, r.IntN(2) == 0)
-		a.ports = append(a.ports, flow.PortRange{First: first, Last: first + uint16(r.IntN(20))})
+		a.ports = append(a.ports, flow.PortRange{First: first, Last: first + uint16(r.IntN(6))})
 		ip := netip.AddrFrom4([4]byte{10, byte(r.IntN(16)), byte(r.IntN(256)), byte(r.IntN(256))})
 		a.prefix = append(a.prefix, netip.PrefixFrom(ip, 16+r.IntN(17)).Masked())
 	}
