@@ -89,7 +89,7 @@ func (s *session) applySaved(ctx context.Context, o applyOptions) error {
 const attempts = 5
 
 func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs) error {
-	loaded, err := s.load(o.Path, in, o.Verbose)
+	loaded, err := s.load(ctx, o.Path, in, o.Verbose)
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,9 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 		approved = digest
 		err = h.commit(ctx, p)
 		var unclean *apply.CleanUpError
+		if err == nil || errors.As(err, &unclean) {
+			s.changed = "The policy is in force"
+		}
 		switch {
 		case err == nil:
 			s.remember(h, p.delta.After(), p.want)
@@ -172,7 +175,7 @@ func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loade
 	if err := s.settle(h.dir, v); err != nil {
 		return nil, err
 	}
-	p, err := newPlan(o.Path, loaded.Policy, v)
+	p, err := compute(ctx, func() (*plan, error) { return newPlan(o.Path, loaded.Policy, v) })
 	if err != nil {
 		return nil, err
 	}

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 
 	"github.com/urfave/cli/v2"
 
 	"sgc/compile"
+	"sgc/internal/ruleset"
 )
 
 func (s *session) compileCommand() *cli.Command {
@@ -32,18 +34,24 @@ assumes that no other table needs conntrack; plan and apply look.
 			if err != nil {
 				return err
 			}
-			return s.compile(path, c.Bool("verbose"))
+			return s.compile(c.Context, path, c.Bool("verbose"))
 		},
 	}
 }
 
-func (s *session) compile(path string, verbose bool) error {
-	loaded, err := s.load(path, s.inputs(), verbose)
+func (s *session) compile(ctx context.Context, path string, verbose bool) error {
+	loaded, err := s.load(ctx, path, s.inputs(), verbose)
 	if err != nil {
 		return err
 	}
 	w := bufio.NewWriter(s.Out)
-	if err := compile.Compile(loaded.Policy, compile.Environment{}).WriteText(w); err != nil {
+	table, err := compute(ctx, func() (*ruleset.Table, error) {
+		return compile.Compile(loaded.Policy, compile.Environment{}), nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := table.WriteText(w); err != nil {
 		return err
 	}
 	return w.Flush()

@@ -182,7 +182,10 @@ func (s *session) withTracking(p *policies.Policy, f func(*tracking) error) erro
 func (s *session) knownPolicy(ctx context.Context, path string) (*policies.Policy, error) {
 	if path != "" {
 		// Whether all of it can be enforced does not matter here.
-		loaded := policies.Load(path, s.inputs())
+		loaded, err := s.loadPolicy(ctx, path, s.inputs())
+		if err != nil {
+			return nil, err
+		}
 		if err := s.report(loaded); err != nil {
 			return nil, err
 		}

@@ -75,6 +75,7 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 			err = h.transact(ctx, r, delta, (*apply.Dir).Remove)
 			switch {
 			case err == nil:
+				s.changed = "The table inet sgc is removed"
 				return s.showDestroyed(true)
 			case !errors.Is(err, apply.ErrChanged):
 				return err

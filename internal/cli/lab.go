@@ -94,7 +94,7 @@ func (s *session) labRun(ctx context.Context, o labOptions) error {
 	if !lab.MayMakeNamespaces() {
 		return s.labAgain(ctx, o)
 	}
-	policy, err := s.loadEnforceable(o.Path, s.inputs())
+	policy, err := s.loadEnforceable(ctx, o.Path, s.inputs())
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,12 @@ func (s *session) labRun(ctx context.Context, o labOptions) error {
 // labAgain runs the command as root of a user namespace.
 func (s *session) labAgain(ctx context.Context, o labOptions) error {
 	// A mistake in the policy is worth knowing whatever the system allows.
-	if policies.Load(o.Path, s.inputs()).Policy == nil {
-		_, err := s.loadEnforceable(o.Path, s.inputs())
+	loaded, err := s.loadPolicy(ctx, o.Path, s.inputs())
+	if err != nil {
+		return err
+	}
+	if loaded.Policy == nil {
+		_, err := s.loadEnforceable(ctx, o.Path, s.inputs())
 		return err
 	}
 	if lab.InUserNamespace(s.Environ) {

@@ -190,7 +190,7 @@ func TestLabEndsWithAnInterrupt(t *testing.T) {
 	}
 	// Wait's error is the exit code.
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitError || stderr.String() != "Error: interrupted, nothing was changed\n" {
+	if code := cmd.ProcessState.ExitCode(); code != exitError || stderr.String() != "Error: interrupted; nothing was changed\n" {
 		t.Errorf("exit %d: %q", code, stderr.String())
 	}
 	eventually(t, "the second process ends", func() bool { return gone(inside) })

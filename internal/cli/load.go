@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -34,8 +35,8 @@ func (s *session) inputs() policies.Inputs {
 }
 
 // loadEnforceable is load for commands that need nothing but the policy.
-func (s *session) loadEnforceable(path string, in policies.Inputs) (*policies.Policy, error) {
-	loaded, err := s.load(path, in, false)
+func (s *session) loadEnforceable(ctx context.Context, path string, in policies.Inputs) (*policies.Policy, error) {
+	loaded, err := s.load(ctx, path, in, false)
 	if err != nil {
 		return nil, err
 	}
@@ -45,8 +46,11 @@ func (s *session) loadEnforceable(path string, in policies.Inputs) (*policies.Po
 // load reads a policy, for commands that make or change a ruleset, and reports
 // its diagnostics. It fails with errReported if there are errors. What sgc
 // cannot enforce is an error too: leaving it out would open the host.
-func (s *session) load(path string, in policies.Inputs, verbose bool) (*policies.Loaded, error) {
-	loaded := policies.Load(path, in)
+func (s *session) load(ctx context.Context, path string, in policies.Inputs, verbose bool) (*policies.Loaded, error) {
+	loaded, err := s.loadPolicy(ctx, path, in)
+	if err != nil {
+		return nil, err
+	}
 	if p := loaded.Policy; p != nil {
 		loaded.Add(policies.NotEnforced(p)...)
 		loaded.Add(aclDiagnostics(p, verbose)...)

@@ -115,7 +115,7 @@ func (s *session) logOptions(c *cli.Context) (logOptions, error) {
 }
 
 func (s *session) log(ctx context.Context, o logOptions) (err error) {
-	from, err := s.logSource(o)
+	from, err := s.logSource(ctx, o)
 	if err != nil {
 		return err
 	}

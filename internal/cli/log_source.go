@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,11 +38,11 @@ func (l logSource) String() string {
 }
 
 // logSource finds out which groups to read.
-func (s *session) logSource(o logOptions) (logSource, error) {
+func (s *session) logSource(ctx context.Context, o logOptions) (logSource, error) {
 	if o.Path == "" && len(o.Groups) > 0 {
 		return logSource{groups: o.Groups}, nil
 	}
-	policy, of, err := s.loggingPolicy(o.Path)
+	policy, of, err := s.loggingPolicy(ctx, o.Path)
 	if err != nil {
 		return logSource{}, err
 	}
@@ -82,10 +83,13 @@ func (s *session) logSource(o logOptions) (logSource, error) {
 
 // loggingPolicy returns the policy at the path, or the one that is enforced,
 // and what to call it.
-func (s *session) loggingPolicy(path string) (policy *policies.Policy, of string, err error) {
+func (s *session) loggingPolicy(ctx context.Context, path string) (policy *policies.Policy, of string, err error) {
 	if path != "" {
 		// Whether all of it can be enforced does not matter here.
-		loaded := policies.Load(path, s.inputs())
+		loaded, err := s.loadPolicy(ctx, path, s.inputs())
+		if err != nil {
+			return nil, "", err
+		}
 		if err := s.report(loaded); err != nil {
 			return nil, "", err
 		}

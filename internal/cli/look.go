@@ -88,7 +88,7 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		recalled, err := recall(ctx, k, dir, before.applied, policy)
+		recalled, err := compute(ctx, func() (recollection, error) { return recall(ctx, k, dir, before.applied, policy) })
 		if err != nil {
 			return nil, err
 		}
@@ -103,7 +103,7 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 			return nil, err
 		}
 		if before.same(after) || attempt == attempts {
-			v, err := newSight(snapshot, after, recalled.last)
+			v, err := compute(ctx, func() (*sight, error) { return newSight(snapshot, after, recalled.last) })
 			if err != nil {
 				return nil, err
 			}

@@ -188,7 +188,7 @@ func TestInterrupt(t *testing.T) {
 	defer w.Close()
 	time.AfterFunc(300*time.Millisecond, cancel)
 	r := s.sgc(ctx, never, "apply", s.dir)
-	if r.code != 1 || !strings.Contains(r.err, "interrupted, nothing was changed") {
+	if r.code != 1 || !strings.Contains(r.err, "interrupted; nothing was changed") {
 		t.Errorf("exit %d, %q", r.code, r.err)
 	}
 	k, dir := s.open()

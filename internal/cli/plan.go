@@ -95,7 +95,7 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 			return err
 		}
 	}
-	loaded, err := s.load(o.Path, s.inputs(), o.Verbose)
+	loaded, err := s.load(ctx, o.Path, s.inputs(), o.Verbose)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 		return err
 	}
 	s.explainPending(v)
-	p, err := newPlan(o.Path, loaded.Policy, v)
+	p, err := compute(ctx, func() (*plan, error) { return newPlan(o.Path, loaded.Policy, v) })
 	if err != nil {
 		return err
 	}

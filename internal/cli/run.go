@@ -80,19 +80,34 @@ type session struct {
 	// out is Out, which remembers whether a write failed, such as into a full
 	// disk.
 	out *checkedWriter
+	// changed says what was committed, "" as long as nothing was.
+	changed string
 }
 
 // Run executes the command that args name (args[0] is the program) and returns
 // the exit code. A cancelled context ends the command in order: nothing is
 // half done.
-func Run(ctx context.Context, args []string, streams Streams) int {
+//
+// A panic in a command is reported like any other failure.
+func Run(ctx context.Context, args []string, streams Streams) (code int) {
 	s := &session{Streams: streams}
 	s.out = &checkedWriter{w: streams.Out}
 	s.Out = s.out
+	defer func() {
+		if r := recover(); r != nil {
+			s.complain(newFault(r).Error())
+			code = exitError
+		}
+	}()
 	err := s.run(ctx, args)
 	// Output that never arrived is a failure, whatever the command found.
 	if lost := s.out.err; lost != nil && (err == nil || errors.Is(err, errDifferent) || errors.Is(err, lost)) {
 		err = fmt.Errorf("write the output: %w", cause(lost))
+		if s.changed != "" {
+			// The exit code says what became of the kernel.
+			s.inform("%s: %s, but the output could not be written: %s", s.errPaint().yellow("Warning"), s.changed, cause(lost))
+			return exitOK
+		}
 	}
 	switch {
 	case err == nil:
@@ -101,8 +116,8 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 		return exitDifferent
 	case errors.Is(err, errReported):
 		return exitError
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		s.complain("interrupted, nothing was changed")
+	case ctx.Err() != nil && errors.Is(err, context.Canceled) && s.changed == "":
+		s.complain("interrupted; nothing was changed")
 		return exitError
 	}
 	s.complain(err.Error())

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -26,7 +27,7 @@ neither root nor a kernel.
 			if err != nil {
 				return err
 			}
-			return s.validate(path)
+			return s.validate(c.Context, path)
 		},
 	}
 }
@@ -62,8 +63,11 @@ type posView struct {
 	Byte   int `json:"byte"`
 }
 
-func (s *session) validate(path string) error {
-	loaded := policies.Load(path, s.inputs())
+func (s *session) validate(ctx context.Context, path string) error {
+	loaded, err := s.loadPolicy(ctx, path, s.inputs())
+	if err != nil {
+		return err
+	}
 	if p := loaded.Policy; p != nil {
 		// What is written right but cannot be enforced is no mistake of the
 		// user; plan and apply refuse it.
@@ -101,7 +105,7 @@ func (s *session) validate(path string) error {
 	if warnings > 0 {
 		with = ", with " + plural(warnings, "warning")
 	}
-	_, err := fmt.Fprintf(s.Out, "%s The policy is valid%s: %s.\n", s.outPaint().green("Success!"), with, contents(loaded.Policy))
+	_, err = fmt.Fprintf(s.Out, "%s The policy is valid%s: %s.\n", s.outPaint().green("Success!"), with, contents(loaded.Policy))
 	return err
 }
 
