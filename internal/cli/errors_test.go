@@ -140,7 +140,7 @@ func TestFullDisk(t *testing.T) {
 	s.write("web.hcl", webPolicy)
 	r := s.privately(`
 mkdir -p $STATE
-mount -t tmpfs -o size=16k none $STATE
+mount -t tmpfs -o size=16k,mode=0700 none $STATE
 mkdir -p $STATE/netns
 dd if=/dev/zero of=$STATE/fill bs=1k 2>$STATE/../dd || true
 exec $SGC apply --auto-approve --netns=$NETNS --state-dir=$STATE web.hcl
@@ -154,7 +154,7 @@ exec $SGC apply --auto-approve --netns=$NETNS --state-dir=$STATE web.hcl
 	r = s.privately(`
 mv $STATE $STATE.all
 mkdir $STATE
-mount -t tmpfs -o size=64k none $STATE
+mount -t tmpfs -o size=64k,mode=0700 none $STATE
 cp -a $STATE.all/. $STATE/
 dd if=/dev/zero of=$STATE/fill bs=1k 2>$STATE/../dd || true
 umask 077

@@ -31,6 +31,9 @@ func (s *session) change(ctx context.Context, wait time.Duration, f func(*host) 
 	if err != nil {
 		return err
 	}
+	if err := trust(s.StateDir, path); err != nil {
+		return err
+	}
 	dir, err := apply.OpenDir(path)
 	if err != nil {
 		return err

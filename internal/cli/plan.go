@@ -205,5 +205,8 @@ func (s *session) existingDir() (*apply.Dir, error) {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	if err := trust(s.StateDir, path); err != nil {
+		return nil, err
+	}
 	return apply.OpenDir(path)
 }
