@@ -81,7 +81,10 @@ func (l *loader) declareNamed(k refKind, d declared) {
 	rng := d.labels[0].rng
 	if problem := nameProblem(d.name); problem != "" {
 		l.errorAt(rng, "Invalid name", problem)
-		return
+		// References to it are no second fault; nor is another block of it.
+		if _, taken := l.names[k].at[d.name]; taken {
+			return
+		}
 	}
 	l.declare(&l.names[k], k.noun(), d.name, rng)
 }

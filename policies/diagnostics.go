@@ -28,17 +28,29 @@ import (
 // Characters that would do something to a terminal are replaced.
 func WriteDiagnostics(w io.Writer, l *Loaded, width int, color bool) error {
 	d := diagnosticWriter{w: bufio.NewWriter(w), files: l.Files, lines: map[string][]int{}, width: width, color: color}
-	for i, diag := range l.Diagnostics {
-		if i > 0 {
+	errors, printed := 0, 0
+	for _, diag := range l.Diagnostics {
+		if diag.Severity == hcl.DiagError {
+			if errors++; errors > mostErrors {
+				continue
+			}
+		}
+		if printed++; printed > 1 {
 			d.print("\n")
 		}
 		d.write(diag)
+	}
+	if more := errors - mostErrors; more > 0 {
+		d.print(fmt.Sprintf("\n%s more.\n", plural(more, "error")))
 	}
 	if err := d.w.Flush(); err != nil {
 		return fmt.Errorf("write diagnostics: %w", err)
 	}
 	return nil
 }
+
+// mostErrors is how many errors are written; nobody reads more at once.
+const mostErrors = 100
 
 type diagnosticWriter struct {
 	w     *bufio.Writer // keeps the first error

@@ -64,7 +64,9 @@ func (d *decoder) protocol() field[protocol] {
 	n, err := flow.ParseProtocol(s)
 	if err != nil {
 		detail := fmt.Sprintf("There is no protocol %s.", quoteShort(s))
-		if i, ok := new(big.Int).SetString(s, 10); ok {
+		if i, ok := new(big.Int).SetString(s, 10); ok && i.String() != s {
+			detail = fmt.Sprintf("A protocol number is written without a sign or zeros before it: not %s.", quoteShort(s))
+		} else if ok {
 			detail = fmt.Sprintf("A protocol number is from 0 to 255, or -1 for all protocols, not %s.", i)
 		} else if s == "any" || s == "*" {
 			detail += ` All protocols are "-1".`
@@ -186,6 +188,7 @@ func (d *decoder) icmp(typ, code int, t, c field[int], typeName, codeName string
 // portRange is from_port and to_port.
 func (d *decoder) portRange(from, to field[int]) (flow.PortRange, bool) {
 	switch {
+	case !from.set && d.meant["from_port"], !to.set && d.meant["to_port"]: // reported
 	case !from.set:
 		d.l.errorAt(to.attr.nameRange, "Missing from_port", fmt.Sprintf("A range has two ends. For one port, write from_port = %d as well.", to.val))
 	case !to.set:
@@ -230,7 +233,7 @@ func (d *decoder) portList() field[[]flow.PortRange] {
 // portsItem reads one element of ports.
 func portsItem(v value) (flow.PortRange, string) {
 	if v.Type() == cty.String {
-		if first, last, ok := strings.Cut(strings.TrimSpace(v.AsString()), "-"); ok && first != "" {
+		if first, last, ok := strings.Cut(v.AsString(), "-"); ok && first != "" {
 			a, problemA := portNumber(strings.TrimSpace(first))
 			b, problemB := portNumber(strings.TrimSpace(last))
 			switch {
@@ -241,7 +244,7 @@ func portsItem(v value) (flow.PortRange, string) {
 			}
 			return flow.PortRange{First: a, Last: b}, ""
 		}
-		p, problem := portNumber(strings.TrimSpace(v.AsString()))
+		p, problem := portNumber(v.AsString())
 		return flow.PortRange{First: p, Last: p}, problem
 	}
 	if v.Type() != cty.Number {
@@ -257,6 +260,10 @@ func portsItem(v value) (flow.PortRange, string) {
 
 func portNumber(s string) (uint16, string) {
 	n, err := strconv.ParseUint(s, 10, 16)
+	if err == nil && strconv.FormatUint(n, 10) != s {
+		// Elsewhere such a number is octal.
+		return 0, fmt.Sprintf("A port has no zeros before it: write %d instead of %s.", n, quoteShort(s))
+	}
 	if err == nil {
 		return uint16(n), ""
 	}

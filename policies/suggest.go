@@ -3,8 +3,6 @@ package policies
 import (
 	"fmt"
 	"strings"
-
-	"github.com/agext/levenshtein"
 )
 
 // nearest returns the candidate that was probably meant by name, or "". Among
@@ -13,7 +11,7 @@ func nearest(name string, candidates []string) string {
 	folded := fold(name)
 	best, bestDistance := "", 3
 	for _, c := range candidates {
-		d := levenshtein.Distance(folded, fold(c), nil)
+		d := distance(folded, fold(c))
 		// Two letters of three are a guess, not a typing error, unless they
 		// are the same letters in another order.
 		if d >= len(folded) || d >= len(c) {
@@ -24,6 +22,32 @@ func nearest(name string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// distance counts the typing errors between two words: a character too many, too
+// few, or another one, and two neighbours exchanged.
+func distance(a, b string) int {
+	s, t := []rune(a), []rune(b)
+	// The rows of the table before last, last and now.
+	before, last, now := make([]int, len(t)+1), make([]int, len(t)+1), make([]int, len(t)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(s); i++ {
+		now[0] = i
+		for j := 1; j <= len(t); j++ {
+			other := 1
+			if s[i-1] == t[j-1] {
+				other = 0
+			}
+			now[j] = min(last[j]+1, now[j-1]+1, last[j-1]+other)
+			if i > 1 && j > 1 && s[i-1] == t[j-2] && s[i-2] == t[j-1] {
+				now[j] = min(now[j], before[j-2]+1)
+			}
+		}
+		before, last, now = last, now, before
+	}
+	return last[len(t)]
 }
 
 // didYouMean returns the sentence that offers the nearest candidate, with a
