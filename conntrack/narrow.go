@@ -155,7 +155,11 @@ func (t *Table) narrowed(ctx context.Context, f *Filter, each func(*Entry) error
 	var torn error
 	for i := range narrowings {
 		n, before := &narrowings[i], narrowings[:i]
-		err := t.dumpEntries(ctx, n.appendTo, func(e *Entry) error {
+		fill := n.appendTo
+		if t.noFilters {
+			fill = wholeTable
+		}
+		err := t.dumpEntries(ctx, fill, func(e *Entry) error {
 			if !n.holds(e) {
 				return nil
 			}

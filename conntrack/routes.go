@@ -177,7 +177,7 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 	r.local[local] = p
 	// The route to an address on a VRF's link is in the VRF's table.
 	r.taken.set(netip.PrefixFrom(local, local.BitLen()), func(uint8, bool) uint8 { return unix.RTN_LOCAL })
-	if prefix := netip.PrefixFrom(address, int(payload[1])); prefix.IsValid() && !nowhere[index] && flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+	if prefix := netip.PrefixFrom(address, int(payload[1])); prefix.IsValid() && flags&unix.IFA_F_NOPREFIXROUTE == 0 {
 		r.networks.set(prefix, func(other int32, known bool) int32 {
 			if known && other != index {
 				return 0

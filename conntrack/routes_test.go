@@ -108,6 +108,33 @@ func TestRoutesAreTheKernels(t *testing.T) {
 	}
 }
 
+func TestAddressesOnSeveralLinks(t *testing.T) {
+	ns := hostNamespace(t)
+	ip(t, ns, "-4 addr add 203.0.113.200/32 dev eth0", "-4 addr add 203.0.113.200/32 dev br0", "-4 addr add 203.0.113.201/32 dev lo",
+		"-4 addr add 203.0.113.201/32 dev br0", "-4 addr add 203.0.113.202/32 dev br0",
+		"-4 addr add 198.18.0.1/16 dev br0 noprefixroute", "-4 addr add 198.19.0.1/24 dev br0", "-4 addr add 198.19.0.2/24 dev eth0",
+		"-4 route add 10.0.0.0/8 via 172.17.0.2")
+	routes, err := openTable(t, ns).Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer routes.Close()
+	for _, tc := range []struct{ name, host, peer, want string }{
+		{"on two links, by the route to the peer", "203.0.113.200", "198.51.100.1", "eth0"},
+		{"on two links, by the other route", "203.0.113.200", "10.1.1.1", "br0"},
+		{"on one link, whatever the routes say", "203.0.113.202", "198.51.100.1", "br0"},
+		{"on a link and the loopback, by the route", "203.0.113.201", "198.51.100.1", "eth0"},
+		{"the peer's network comes first", "192.0.2.10", "172.17.0.9", "br0"},
+		{"a network without a route is none", "192.0.2.10", "198.18.0.9", "eth0"},
+		{"of two links on the peer's network, the one with the address", "198.19.0.1", "198.19.0.9", "br0"},
+		{"of two links on the peer's network, the other", "198.19.0.2", "198.19.0.9", "eth0"},
+	} {
+		if got, err := routes.link(netip.MustParseAddr(tc.host), netip.MustParseAddr(tc.peer)); err != nil || got != tc.want {
+			t.Errorf("%s: %q, %v; want %s", tc.name, got, err, tc.want)
+		}
+	}
+}
+
 func TestTablesThatAreTooLongAreNotCopied(t *testing.T) {
 	ns := hostNamespace(t)
 	routes, err := openTable(t, ns).Routes()

@@ -17,8 +17,8 @@ type Table struct {
 	// sysctl is the directory of the settings, /proc/sys; tests have others.
 	sysctl string
 	// noTimeouts makes the kernel look like one without the cttimeout
-	// interface.
-	noTimeouts bool
+	// interface, noFilters like one that leaves nothing out of a dump.
+	noTimeouts, noFilters bool
 }
 
 // ErrUnsupported says that the kernel has no ctnetlink.
