@@ -169,9 +169,6 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 	case !known:
 		p = place{link: index, unsure: nowhere[index]}
 	case p.link != index:
-		if nowhere[p.link] {
-			p.link = index
-		}
 		p.unsure = true
 	}
 	r.local[local] = p
