@@ -51,7 +51,11 @@ the kernel or the policy moved on.
 			if err != nil {
 				return err
 			}
-			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose"), LockTimeout: c.Duration(lockTimeout)}
+			wait, err := lockWait(c)
+			if err != nil {
+				return err
+			}
+			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose"), LockTimeout: wait}
 			if o.Plan, err = openPlan(argument); err != nil {
 				return err
 			}

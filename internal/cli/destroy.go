@@ -24,7 +24,11 @@ packet passes then, as far as sgc is concerned.`,
 			if err := none(c); err != nil {
 				return err
 			}
-			return s.destroy(c.Context, c.Bool("auto-approve"), c.Duration(lockTimeout))
+			wait, err := lockWait(c)
+			if err != nil {
+				return err
+			}
+			return s.destroy(c.Context, c.Bool("auto-approve"), wait)
 		},
 	}
 }

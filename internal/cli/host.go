@@ -49,7 +49,20 @@ func (s *session) change(ctx context.Context, wait time.Duration, f func(*host) 
 const lockTimeout = "lock-timeout"
 
 func lockTimeoutFlag() cli.Flag {
-	return &cli.DurationFlag{Name: lockTimeout, Value: 10 * time.Second, Usage: "wait so long for another sgc to end, `DURATION` (default 10s)"}
+	return &cli.StringFlag{Name: lockTimeout, Value: "10s", Usage: "wait so long for another sgc to end, `DURATION` such as 5s or 1m (default 10s)"}
+}
+
+// lockWait reads the flag.
+func lockWait(c *cli.Context) (time.Duration, error) {
+	text := c.String(lockTimeout)
+	wait, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("--%s is a duration with its unit, such as 5s or 1m, not %q", lockTimeout, text)
+	}
+	if wait < 0 {
+		return 0, fmt.Errorf("--%s cannot be negative; 0s does not wait", lockTimeout)
+	}
+	return wait, nil
 }
 
 // lock takes the lock of the state directory, and says so when it has to wait

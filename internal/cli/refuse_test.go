@@ -91,3 +91,13 @@ func TestFilesThatAreNoPolicy(t *testing.T) {
 		}
 	}
 }
+
+func TestLockTimeoutIsADuration(t *testing.T) {
+	s := newStage(t, false)
+	s.write("web.hcl", webPolicy)
+	for value, says := range map[string]string{"5": "such as 5s or 1m", "": "such as 5s or 1m", "soon": "such as 5s or 1m", "-5s": "cannot be negative"} {
+		for _, command := range [][]string{{"apply", "--auto-approve", s.dir}, {"destroy", "--auto-approve"}} {
+			s.mustFail(s.sgc(context.Background(), nil, append(command, "--lock-timeout="+value, "--netns=nowhere")...), says)
+		}
+	}
+}
