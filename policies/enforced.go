@@ -37,11 +37,11 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 			}
 		}
 		if i.Timeouts != nil {
-			refuse(i.Pos, "connection_tracking, but does not set its timeouts", "Remove the block from the interface; the timeouts of the kernel hold.")
+			refuse(i.Pos, "connection_tracking, but an apply does not set its timeouts", "Leave the block out of what you apply; sgc conntrack tune PATH sets the timeouts of the host from a policy that has it.")
 		}
 	}
 	if p.Host.Conntrack != nil {
-		refuse(p.Host.Conntrack.Pos, "host.conntrack, but does not set it", "Remove the block; the settings of the kernel hold.")
+		refuse(p.Host.Conntrack.Pos, "host.conntrack, but an apply does not set it", "Leave the block out of what you apply; sgc conntrack tune PATH sets what a policy with it says.")
 	}
 	for _, t := range p.Tests {
 		refuse(t.Pos, "test blocks, but does not run them", "Remove the block.")
