@@ -70,9 +70,8 @@ func TestPanicIsReportedInOneLine(t *testing.T) {
 		}
 	}()
 	_, _ = compute(context.Background(), func() (int, error) {
-		var m map[string]int
-		m["a"] = 1
-		return 0, nil
+		none := []int{}
+		return none[len(none)], nil
 	})
 }
 
