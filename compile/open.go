@@ -136,7 +136,8 @@ func (c *compiler) addPortSet(name string, typ ruleset.Type, ports []span) strin
 }
 
 // The quoted packet of an ICMP error begins 8 bytes into it. Offsets are in
-// bits. Headers with options are not looked into.
+// bits. Headers with options are not looked into, nor are extension headers but
+// that of a fragment.
 type quote struct {
 	version, versionValue uint32
 	protocol              uint32
@@ -181,6 +182,25 @@ func (c *compiler) errorRules(p *profile, d flow.Direction, f flow.Family) []rul
 	return rules
 }
 
+// firstFragmentRule accepts errors that quote the first fragment of a datagram.
+// In IPv6 the sender cuts large ones itself, and only they tell it that the
+// path is narrower than its own link. The other fragments have no ports.
+func firstFragmentRule(q quote, set string, ports uint32, proto flow.Protocol, why string) ruleset.Rule {
+	const fragmentHeader, headerBits = 44, 64
+	at := q.ports // where the transport header would be
+	return ruleset.Rule{
+		Statements: []ruleset.Statement{
+			ruleset.Match{Field: ruleset.Raw(q.protocol, 8), Value: ruleset.ProtoKey(fragmentHeader)},
+			ruleset.Match{Field: ruleset.Raw(at, 8), Value: ruleset.ProtoKey(proto)},
+			// Offset 0, and more fragments follow.
+			ruleset.Match{Field: ruleset.Raw(at+16, 16), Value: "\x00\x01"},
+			lookup(set, ruleset.Raw(ports+headerBits, 16)),
+			accept,
+		},
+		Comment: "quotes a fragment " + why,
+	}
+}
+
 // addErrorChain adds the chain that accepts errors whose quoted packet is in
 // the open space, and returns its name, or "" where nothing is open.
 func (c *compiler) addErrorChain(p *profile, d flow.Direction, f flow.Family) string {
@@ -198,14 +218,18 @@ func (c *compiler) addErrorChain(p *profile, d flow.Direction, f flow.Family) st
 				offset += 16
 			}
 			set := c.addPortSet(fmt.Sprintf("%s.open.%s.%s.quoted", p.scope.name, opened, protoName(proto, f)), ruleset.QuotedPort, o.ports(opened))
+			why := fmt.Sprintf("of an open %s flow, %s", proto, opened)
 			rules = append(rules, ruleset.Rule{
 				Statements: []ruleset.Statement{
 					ruleset.Match{Field: ruleset.Raw(q.protocol, 8), Value: ruleset.ProtoKey(proto)},
 					lookup(set, ruleset.Raw(offset, 16)),
 					accept,
 				},
-				Comment: fmt.Sprintf("quotes a packet of an open %s flow, %s", proto, opened),
+				Comment: "quotes a packet " + why,
 			})
+			if f == flow.IPv6 && proto == flow.UDP {
+				rules = append(rules, firstFragmentRule(q, set, offset, proto, why))
+			}
 		}
 	}
 	if len(rules) == 0 {

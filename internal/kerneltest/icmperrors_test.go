@@ -1,11 +1,13 @@
 package kerneltest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
 
 	"sgc/internal/flow"
+	"sgc/internal/lab"
 )
 
 // atEth0 attaches groups to eth0.
@@ -201,6 +203,45 @@ func TestErrorsPassWithTheFlowsThatTheyAreAbout(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// Of a datagram that the host has cut, the first fragment tells the ports.
+func TestErrorsAboutFragmentsOfOpenFlows(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nothing, "eth0", "eth1", "eth2")
+	b.govern(t, errorPolicy)
+	peer, always := peersOf[flow.IPv6], "2001:db8:77:1::1"
+	for _, tt := range []struct {
+		about, iface, peer string
+		direction          flow.Direction
+		source, dest       uint16
+		protocol           flow.Protocol
+		offset             uint16
+		pass               bool
+	}{
+		{"an answer from an open port", "eth0", peer, flow.Ingress, 80, 4000, flow.UDP, 1, true},
+		{"a question to an open port", "eth0", peer, flow.Egress, 4000, 80, flow.UDP, 1, true},
+		{"a question to all", "eth1", peer, flow.Ingress, 4000, 443, flow.UDP, 1, true},
+		{"an answer from anybody", "eth1", peer, flow.Egress, 443, 4000, flow.UDP, 1, true},
+		{"the ports reversed", "eth0", peer, flow.Ingress, 4000, 80, flow.UDP, 1, false},
+		{"a closed port", "eth0", peer, flow.Ingress, 81, 4000, flow.UDP, 1, false},
+		{"a peer that is always tracked", "eth1", always, flow.Ingress, 4000, 443, flow.UDP, 1, false},
+		{"nothing is open", "eth2", peer, flow.Ingress, 22, 4000, flow.UDP, 1, false},
+		{"not the first fragment", "eth0", peer, flow.Ingress, 80, 4000, flow.UDP, 9, false},
+		{"TCP, which is never cut", "eth0", peer, flow.Ingress, 80, 4000, flow.TCP, 1, false},
+	} {
+		const fragment = 44
+		p := about(tt.iface, tt.direction, [2]uint8{2, 0}, fragment, tt.peer, 0, 0)
+		header := []byte{byte(tt.protocol), 0, byte(tt.offset >> 8), byte(tt.offset), 0, 0, 0, 7}
+		header = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(header, tt.source), tt.dest)
+		outcomes, err := b.ask.Ask([]lab.Probe{{Packet: p, Envelope: lab.Envelope{Header: header}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := outcomes[0]; !o.Arrived || o.Passed != tt.pass {
+			t.Errorf("%s: %s: %s, want passed %t", tt.about, &p, o, tt.pass)
 		}
 	}
 }

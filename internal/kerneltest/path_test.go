@@ -210,3 +210,52 @@ func errorOf(c *net.UDPConn) error {
 	_, err := c.Read(make([]byte, 1500))
 	return err
 }
+
+// Datagrams that are larger than the sender's own link are cut there, and in
+// IPv6 by nobody else: an error about a fragment tells the sender that the path
+// is narrower still.
+func TestPathMTUOfLargeDatagrams(t *testing.T) {
+	t.Parallel()
+	server, router, client := longPath(t)
+	enforce(t, server, load(t, onlyPorts+atEth0("ports")))
+	for n, tt := range []struct {
+		name string
+		port uint16
+	}{{"untracked", 80}, {"tracked", 22}} {
+		// A path that nobody has found narrow yet.
+		if err := router.SetMTU("narrow", 1400-100*n); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range flow.Families {
+			at := netip.AddrPortFrom(hostOf[f], tt.port)
+			far, err := server.ListenUDP(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { far.Close() })
+			near, err := client.DialUDP(netip.AddrPortFrom(officeOf[f], 0), at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { near.Close() })
+			// The first answer may be lost: it finds out.
+			b := make([]byte, 1<<16)
+			if !eventually(func() bool {
+				if _, err := near.Write([]byte("a question")); err != nil {
+					t.Fatal(err)
+				}
+				_, from, err := readFrom(far, b, patience)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := far.WriteToUDP(b[:4000], from); err != nil {
+					t.Fatal(err)
+				}
+				size, _, err := readFrom(near, b, impatience)
+				return err == nil && size == 4000
+			}) {
+				t.Errorf("%s, %s: no large answer comes through", tt.name, f)
+			}
+		}
+	}
+}

@@ -24,7 +24,8 @@ type Envelope struct {
 	// Payload follows the transport header. ICMP errors have none.
 	Payload []byte
 	// Header is the beginning of the body of protocols that have no header
-	// here: at most 32 bytes, of which the rest is zeros.
+	// here, also of such a packet that an ICMP error quotes: at most 32 bytes,
+	// of which the rest is zeros.
 	Header []byte
 	// BadChecksum spoils the transport checksum, so that conntrack finds the
 	// packet invalid on ingress.
@@ -147,7 +148,7 @@ func marshalICMP(p *flow.Packet, e Envelope) ([]byte, error) {
 		if p.Quoted.Quoted != nil {
 			return nil, fmt.Errorf("marshal %s: a quoted packet quotes another", p)
 		}
-		quoted, err := Marshal(p.Quoted, Envelope{ID: e.ID, EchoID: e.EchoID, EchoSeq: e.EchoSeq, Seq: e.Seq, Ack: e.Ack})
+		quoted, err := Marshal(p.Quoted, Envelope{ID: e.ID, EchoID: e.EchoID, EchoSeq: e.EchoSeq, Seq: e.Seq, Ack: e.Ack, Header: e.Header})
 		if err != nil {
 			return nil, fmt.Errorf("quote: %w", err)
 		}
