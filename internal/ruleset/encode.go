@@ -103,8 +103,27 @@ func (e *encoder) statement(s Statement) error {
 		e.depend(fieldInfo{proto: flow.UDP})
 		e.add(loadTransport(0, 4)(1), cmp(PortKey(s.Source)+PortKey(s.Dest)))
 	case MatchEndsHere:
+		op := expr.CmpOpNeq
+		if s.Negate {
+			op = expr.CmpOpEq
+		}
 		e.add(&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
-			compare(expr.CmpOpNeq, native32(unix.RTN_UNICAST)))
+			compare(op, native32(unix.RTN_UNICAST)))
+	case MatchForwarded:
+		// A packet that begins on the host has no input interface.
+		op := expr.CmpOpNeq
+		if s.Negate {
+			op = expr.CmpOpEq
+		}
+		e.add(&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, compare(op, native32(0)))
+	case MatchDirection:
+		direction := "\x00"
+		if s.Reply {
+			direction = "\x01"
+		}
+		e.add(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, cmp(direction))
+	case SetTimeout:
+		e.add(&expr.Objref{Type: objectTimeout, Name: s.Object})
 	case Lookup:
 		e.load(s.Fields)
 		e.add(&expr.Lookup{SourceRegister: 1, SetName: s.Set, Invert: s.Negate})

@@ -35,6 +35,8 @@ const (
 	icmpv6Type
 	icmpv6Code
 	rawTransport
+	ctOriginalSource4
+	ctOriginalSource6
 )
 
 // The fields, by their nft names: "iifname", "meta nfproto", "ip saddr", …
@@ -55,6 +57,15 @@ var (
 	ICMPTypeOf6 = Field{kind: icmpv6Type}
 	ICMPCodeOf6 = Field{kind: icmpv6Code}
 )
+
+// OriginalSource returns the field of the source address of the packet that
+// opened the flow, before any NAT.
+func OriginalSource(f flow.Family) Field {
+	if f == flow.IPv4 {
+		return Field{kind: ctOriginalSource4}
+	}
+	return Field{kind: ctOriginalSource6}
+}
 
 // Raw is length bits of the transport header from a bit offset on; both are
 // multiples of 8.
@@ -122,6 +133,10 @@ func (f Field) info() fieldInfo {
 		return fieldInfo{text: "icmpv6 type", size: 1, typ: ICMPv6Type, load: loadTransport(0, 1), family: flow.IPv6, proto: flow.ICMPv6}
 	case icmpv6Code:
 		return fieldInfo{text: "icmpv6 code", size: 1, typ: ICMPv6Code, load: loadTransport(1, 1), family: flow.IPv6, proto: flow.ICMPv6}
+	case ctOriginalSource4:
+		return fieldInfo{text: "ct original ip saddr", size: 4, typ: IPv4Addr, load: loadCt(expr.CtKeySRCIP), family: flow.IPv4}
+	case ctOriginalSource6:
+		return fieldInfo{text: "ct original ip6 saddr", size: 16, typ: IPv6Addr, load: loadCt(expr.CtKeySRCIP6), family: flow.IPv6}
 	case rawTransport:
 		typ := ICMPCode // lends its text: one byte, written as a number
 		switch f.length {
@@ -142,6 +157,11 @@ func (f Field) info() fieldInfo {
 
 func loadMeta(key expr.MetaKey) func(uint32) expr.Any {
 	return func(register uint32) expr.Any { return &expr.Meta{Key: key, Register: register} }
+}
+
+// loadCt loads something of the direction in which the flow was opened.
+func loadCt(key expr.CtKey) func(uint32) expr.Any {
+	return func(register uint32) expr.Any { return &expr.Ct{Key: key, Register: register} }
 }
 
 func loadNetwork(offset, size uint32) func(uint32) expr.Any {

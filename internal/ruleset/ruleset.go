@@ -10,6 +10,8 @@ type Table struct {
 	// name, base chains before regular ones.
 	Sets   []*Set
 	Chains []*Chain
+	// Timeouts are sorted by name.
+	Timeouts []*Timeout
 }
 
 // Chain is a base chain if Hook is set, else a regular chain.
@@ -55,13 +57,18 @@ type Set struct {
 	// concatenation, in which each field fills whole units of four bytes.
 	Key []Type
 	Map bool
-	// Interval sets hold ranges; their key has one field.
+	// Interval sets hold ranges. Only a timed one has a key of several fields,
+	// each of them a range then.
 	Interval bool
 	// Dynamic sets are filled by rules; they have no Elements here, a Timeout
 	// and a Size.
 	Dynamic bool
 	Timeout time.Duration
 	Size    uint32
+	// Timed sets hold elements that each have a time to live of their own. A
+	// commit puts them there, and time takes them away: they are no part of
+	// the table, and Elements is empty.
+	Timed bool
 	// Elements are sorted by First and disjoint.
 	Elements []Element
 }
@@ -72,6 +79,20 @@ type Element struct {
 	First, Last string
 	// Verdict is set in maps.
 	Verdict *Verdict
+}
+
+// TimedElement is an element of a timed set.
+type TimedElement struct {
+	// First and Last are the key, equal in sets that are none of ranges. In
+	// ranges of several fields, each field goes from its part of First to its
+	// part of Last.
+	First, Last string
+	// Timeout is the time to live that the element was given, in milliseconds at
+	// the finest, Expires what is left of it. An element that is added lives for
+	// Expires, or for Timeout if Expires is 0.
+	Timeout, Expires time.Duration
+	// Comment has at most 128 bytes.
+	Comment string
 }
 
 // VerdictKind is what happens to a packet.

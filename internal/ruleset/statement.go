@@ -46,8 +46,17 @@ type MatchFlags struct {
 type MatchUDPPorts struct{ Source, Dest uint16 }
 
 // MatchEndsHere asks for a destination that is one of the host's own addresses,
-// or a broadcast or multicast address: a packet that will not be forwarded.
-type MatchEndsHere struct{}
+// or a broadcast or multicast address: a packet that will not be forwarded; or,
+// negated, for one that will be.
+type MatchEndsHere struct{ Negate bool }
+
+// MatchForwarded asks, where packets leave, for one that came in before; or,
+// negated, for one that begins on the host.
+type MatchForwarded struct{ Negate bool }
+
+// MatchDirection asks for a packet of a flow that conntrack knows, which goes the
+// way of the flow's first one, or the other way.
+type MatchDirection struct{ Reply bool }
 
 // Lookup asks whether the fields are in a set (or, negated, are not).
 type Lookup struct {
@@ -89,24 +98,31 @@ type Log struct {
 	Group  *uint16
 }
 
+// SetTimeout gives a flow that begins with this packet the timeouts of an
+// object of the table, for as long as it lives.
+type SetTimeout struct{ Object string }
+
 // Notrack makes conntrack leave the packet alone.
 type Notrack struct{}
 
-func (Match) statement()         {}
-func (MatchPrefix) statement()   {}
-func (MatchRange) statement()    {}
-func (MatchState) statement()    {}
-func (MatchFlags) statement()    {}
-func (MatchUDPPorts) statement() {}
-func (MatchEndsHere) statement() {}
-func (Lookup) statement()        {}
-func (VerdictMap) statement()    {}
-func (Update) statement()        {}
-func (Counter) statement()       {}
-func (Limit) statement()         {}
-func (Log) statement()           {}
-func (Notrack) statement()       {}
-func (Verdict) statement()       {}
+func (Match) statement()          {}
+func (MatchPrefix) statement()    {}
+func (MatchRange) statement()     {}
+func (MatchState) statement()     {}
+func (MatchFlags) statement()     {}
+func (MatchUDPPorts) statement()  {}
+func (MatchEndsHere) statement()  {}
+func (MatchForwarded) statement() {}
+func (MatchDirection) statement() {}
+func (SetTimeout) statement()     {}
+func (Lookup) statement()         {}
+func (VerdictMap) statement()     {}
+func (Update) statement()         {}
+func (Counter) statement()        {}
+func (Limit) statement()          {}
+func (Log) statement()            {}
+func (Notrack) statement()        {}
+func (Verdict) statement()        {}
 
 // CtState is a state of conntrack, with the kernel's bit.
 type CtState uint32

@@ -18,6 +18,13 @@ func (t *Table) WriteText(w io.Writer) error {
 		fmt.Fprintf(b, "\tcomment %q\n", t.Comment)
 	}
 	gap := t.Comment != ""
+	for _, o := range t.Timeouts {
+		if gap {
+			fmt.Fprintln(b)
+		}
+		gap = true
+		o.writeText(b)
+	}
 	for _, s := range t.Sets {
 		if gap {
 			fmt.Fprintln(b)
@@ -56,6 +63,10 @@ func (s *Set) writeText(b *bufio.Writer) {
 	switch {
 	case s.Dynamic:
 		fmt.Fprintf(b, "\t\tflags dynamic,timeout\n\t\ttimeout %s\n", durationText(s.Timeout))
+	case s.Timed && s.Interval:
+		fmt.Fprintf(b, "\t\tflags interval,timeout\n")
+	case s.Timed:
+		fmt.Fprintf(b, "\t\tflags timeout\n")
 	case s.Interval:
 		fmt.Fprintf(b, "\t\tflags interval\n")
 	}
@@ -74,15 +85,18 @@ func (s *Set) writeText(b *bufio.Writer) {
 
 // ElementText returns an element as nft writes it, "22 : goto web.ingress.ssh".
 func (s *Set) ElementText(e Element) string {
-	text := ""
-	switch {
-	case e.First == e.Last || !s.Interval:
-		text = keyText(s.Key, e.First)
-	default:
-		text = s.Key[0].rangeText(e.First, e.Last)
-	}
+	text := s.keyText(e.First, e.Last)
 	if e.Verdict != nil {
 		text += " : " + e.Verdict.text()
+	}
+	return text
+}
+
+// TimedText returns a timed element as nft writes it.
+func (s *Set) TimedText(e TimedElement) string {
+	text := s.keyText(e.First, e.Last)
+	if e.Comment != "" {
+		text += fmt.Sprintf(" comment %q", e.Comment)
 	}
 	return text
 }
@@ -145,7 +159,22 @@ func statementText(s Statement) string {
 	case MatchUDPPorts:
 		return fmt.Sprintf("udp sport %d udp dport %d", s.Source, s.Dest)
 	case MatchEndsHere:
+		if s.Negate {
+			return "fib daddr type unicast"
+		}
 		return "fib daddr type != unicast"
+	case MatchForwarded:
+		if s.Negate {
+			return "iif 0"
+		}
+		return "iif != 0"
+	case MatchDirection:
+		if s.Reply {
+			return "ct direction reply"
+		}
+		return "ct direction original"
+	case SetTimeout:
+		return fmt.Sprintf("ct timeout set %q", s.Object)
 	case Lookup:
 		if s.Negate {
 			return fieldsText(s.Fields) + " != @" + s.Set

@@ -106,17 +106,38 @@ func (t Type) text(value string) string {
 	return strconv.Itoa(int(value[0]))
 }
 
-// keyText renders a key of several fields as nft writes concatenations.
-func keyText(types []Type, key string) string {
-	if len(types) == 1 {
-		return types[0].text(key)
-	}
-	parts := make([]string, len(types))
-	for i, t := range types {
-		parts[i] = t.text(key[:t.Size()])
-		key = key[padded(t.Size()):]
+// keyText renders a key, or in interval sets a range of keys, as nft writes it:
+// several fields are a concatenation.
+func (s *Set) keyText(first, last string) string {
+	parts := make([]string, len(s.Key))
+	for i, t := range s.Key {
+		n := t.Size()
+		if !s.Interval || first[:n] == last[:n] {
+			parts[i] = t.text(first[:n])
+		} else {
+			parts[i] = t.rangeText(first[:n], last[:n])
+		}
+		if i < len(s.Key)-1 {
+			first = first[padded(n):]
+			if s.Interval {
+				last = last[padded(n):]
+			}
+		}
 	}
 	return strings.Join(parts, " . ")
+}
+
+// Fields splits a key of several fields into the values of each.
+func (s *Set) Fields(key string) []string {
+	if len(s.Key) == 1 {
+		return []string{key}
+	}
+	fields := make([]string, len(s.Key))
+	for i, t := range s.Key {
+		fields[i] = key[:t.Size()]
+		key = key[padded(t.Size()):]
+	}
+	return fields
 }
 
 // padded returns the room that n bytes take in a concatenation.
