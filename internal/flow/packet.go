@@ -58,6 +58,10 @@ type Packet struct {
 	// TCPFlags is byte 13 of the TCP header.
 	TCPFlags uint8
 	State    State
+	// IsReply says that the packet goes against the direction in which its flow
+	// was opened. It counts for packets of flows that conntrack knows (State
+	// Established or Related); what opens a flow is no reply.
+	IsReply bool `json:",omitempty"`
 	// Forwarded packets do not begin or end on the host itself.
 	Forwarded bool
 	// Quoted is the packet that an ICMP error quotes, as its headers stand in
@@ -110,7 +114,18 @@ func (p *Packet) LocalPort() uint16 {
 	return p.SourcePort
 }
 
-// Reply returns the packet that answers p: the same flow, the other way.
+// OriginalSource returns the source of the packet that opened the flow, as far
+// as the wire of this interface tells: what NAT did to it on its way through the
+// host is not known here.
+func (p *Packet) OriginalSource() netip.Addr {
+	if p.IsReply {
+		return p.Dest
+	}
+	return p.Source
+}
+
+// Reply returns the packet that answers p: the same flow, the other way. What
+// conntrack says of it is the caller's to set; State and IsReply are those of p.
 func (p *Packet) Reply() Packet {
 	r := *p
 	r.Direction = p.Direction.Opposite()
@@ -134,6 +149,9 @@ func (p *Packet) String() string {
 		s += fmt.Sprintf(" flags %#02x", p.TCPFlags)
 	}
 	s += fmt.Sprintf(" (%s", p.State)
+	if p.IsReply {
+		s += ", reply"
+	}
 	if p.Forwarded {
 		s += ", forwarded"
 	}

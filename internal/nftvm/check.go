@@ -6,6 +6,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/flow"
 	"sgc/internal/ruleset"
 )
 
@@ -15,12 +16,20 @@ import (
 // refuses a chain at level NFT_JUMP_STACK_SIZE (16).
 const maxDepth = 15
 
-// New checks a table and makes it ready to run. It refuses what the kernel
+// Timed is an element in a timed set of the table. The machine has no clock: what
+// is there stays.
+type Timed struct {
+	Set     string
+	Element ruleset.TimedElement
+}
+
+// New checks a table and makes it ready to run, with some elements in its timed
+// sets, which are empty else. It refuses what the kernel
 // would refuse, such as a rule that reads a register that nothing has set, a
 // jump to nowhere, or a loop, and every expression that the machine does not
 // know. The error names chain, rule and expression.
-func New(t *ruleset.Table) (*VM, error) {
-	c := checker{chains: map[string]*chain{}, sets: map[string]*set{}}
+func New(t *ruleset.Table, timed ...Timed) (*VM, error) {
+	c := checker{chains: map[string]*chain{}, sets: map[string]*set{}, timeouts: map[string]*ruleset.Timeout{}}
 	for _, s := range t.Sets {
 		if c.sets[s.Name] != nil {
 			return nil, fmt.Errorf("set %s: it is there twice", s.Name)
@@ -30,6 +39,20 @@ func New(t *ruleset.Table) (*VM, error) {
 			return nil, fmt.Errorf("set %s: %w", s.Name, err)
 		}
 		c.sets[s.Name] = checked
+	}
+	for _, e := range timed {
+		if err := c.addTimed(e); err != nil {
+			return nil, fmt.Errorf("set %s: %w", e.Set, err)
+		}
+	}
+	for _, o := range t.Timeouts {
+		if c.timeouts[o.Name] != nil {
+			return nil, fmt.Errorf("ct timeout %s: it is there twice", o.Name)
+		}
+		if o.Protocol != flow.TCP && o.Protocol != flow.UDP {
+			return nil, fmt.Errorf("ct timeout %s: timeouts of %s are not known", o.Name, o.Protocol)
+		}
+		c.timeouts[o.Name] = o
 	}
 	vm := &VM{bases: map[ruleset.HookPoint][]*chain{}}
 	for _, from := range t.Chains {
@@ -86,8 +109,24 @@ func checkHook(h *ruleset.Hook) error {
 
 // checker holds what the rules of a table may refer to.
 type checker struct {
-	chains map[string]*chain
-	sets   map[string]*set
+	chains   map[string]*chain
+	sets     map[string]*set
+	timeouts map[string]*ruleset.Timeout
+}
+
+// addTimed puts an element into a timed set.
+func (c *checker) addTimed(e Timed) error {
+	s := c.sets[e.Set]
+	switch {
+	case s == nil:
+		return fmt.Errorf("there is no such set")
+	case !s.timed:
+		return fmt.Errorf("it is not timed")
+	}
+	if err := s.add(ruleset.Element{First: e.Element.First, Last: e.Element.Last}); err != nil {
+		return fmt.Errorf("element %x: %w", e.Element.First, err)
+	}
+	return nil
 }
 
 // findVerdicts fills in the verdicts of a map's elements.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/flow"
 	"sgc/internal/ruleset"
 )
 
@@ -60,6 +61,11 @@ func TestNewRefusesTables(t *testing.T) {
 		{"a range that ends before it begins", set(ruleset.Set{Key: port, Interval: true, Elements: element("\x00\x17", "\x00\x16", nil)}), "it ends before it begins"},
 		{"ranges that overlap", set(ruleset.Set{Key: port, Interval: true, Elements: append(element("\x00\x16", "\x00\x18", nil), element("\x00\x18", "\x00\x19", nil)...)}), "it overlaps the one before it"},
 		{"intervals of concatenated keys", set(ruleset.Set{Key: append(port, port...), Interval: true}), "intervals of concatenated keys are not known"},
+		{"a timed map", set(ruleset.Set{Key: port, Timed: true, Map: true}), "a timed set is not filled by rules, has no verdicts, and begins empty"},
+		{"a timed set with elements", set(ruleset.Set{Key: port, Timed: true, Elements: element("\x00\x16", "", nil)}), "a timed set is not filled by rules"},
+		{"an unknown object", prerouting(nil, rules(when(ruleset.SetTimeout{Object: "tcp4.60s"}))), `there is no ct timeout "tcp4.60s"`},
+		{"timeouts of an unknown protocol", &ruleset.Table{Timeouts: []*ruleset.Timeout{{Name: "t", Family: flow.IPv4, Protocol: 132}}}, "ct timeout t: timeouts of"},
+		{"an object twice", &ruleset.Table{Timeouts: []*ruleset.Timeout{{Name: "t", Protocol: flow.TCP}, {Name: "t", Protocol: flow.TCP}}}, "ct timeout t: it is there twice"},
 		{"a verdict in a set", set(ruleset.Set{Key: port, Elements: element("\x00\x16", "", &accept)}), "elements of maps, and only they, have a verdict"},
 		{"a map element without one", set(ruleset.Set{Key: port, Map: true, Elements: element("\x00\x16", "", nil)}), "elements of maps, and only they, have a verdict"},
 		{"a dynamic set without an end", set(ruleset.Set{Key: port, Dynamic: true, Size: 1}), "a dynamic set has a timeout and a size"},
@@ -81,6 +87,33 @@ func TestNewRefusesTables(t *testing.T) {
 	}
 }
 
+func TestNewRefusesTimedElements(t *testing.T) {
+	port := []ruleset.Type{ruleset.InetService}
+	table := prerouting([]*ruleset.Set{
+		{Name: "constant", Key: port}, {Name: "timed", Key: port, Timed: true},
+		{Name: "boxes", Key: append(port, port...), Timed: true, Interval: true},
+	}, nil)
+	for _, row := range []struct {
+		name        string
+		set         string
+		first, last string
+		want        string
+	}{
+		{"an unknown set", "s", "\x00\x16", "\x00\x16", "set s: there is no such set"},
+		{"a constant set", "constant", "\x00\x16", "\x00\x16", "set constant: it is not timed"},
+		{"a key of the wrong length", "timed", "\x00", "\x00", "its key has 1 and 1 bytes"},
+		{"a range in a set of none", "timed", "\x00\x16", "\x00\x17", "a range, in a set without intervals"},
+		{"a field that ends before it begins", "boxes", "\x00\x16\x00\x00\x00\x17\x00\x00", "\x00\x17\x00\x00\x00\x16\x00\x00", "its inet_service ends before it begins"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, err := New(table, Timed{row.set, ruleset.TimedElement{First: row.first, Last: row.last}})
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
 func TestNewRefusesExpressions(t *testing.T) {
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Len: 2}
 	for _, row := range []struct {
@@ -95,6 +128,8 @@ func TestNewRefusesExpressions(t *testing.T) {
 		{"writing to the packet", []expr.Any{&expr.Payload{OperationType: expr.PayloadWrite}}, "writing to a packet is not known"},
 		{"the link layer", []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Len: 2}}, "base 0 is not known"},
 		{"unknown conntrack data", []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}}, "key 3 is not known"},
+		{"the source of the answers", []expr.Any{&expr.Ct{Key: expr.CtKeySRCIP, Direction: 1, Register: 1}}, "the answering direction is not known"},
+		{"another kind of object", []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_LIMIT, Name: "t"}}, "objects of type 4 are not known"},
 		{"setting conntrack data", []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, SourceRegister: true, Register: 1}}, "setting conntrack data is not known"},
 		{"another route look-up", []expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}}, "only the type of the destination address is known"},
 		{"a register that nothing has set", []expr.Any{load, &expr.Cmp{Register: unix.NFT_REG_2, Data: []byte{1}}}, "expression 2 (*expr.Cmp): nothing has set the 1 bytes of register 2"},

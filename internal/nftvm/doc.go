@@ -16,5 +16,7 @@
 //     and nothing else. The kernel's own trackers have an opinion about such
 //     packets too, which must not matter: the machine says the opposite of
 //     what is true.
+//   - Timed sets hold the elements that New is given with the table. Timeouts
+//     that a flow gets are told, and change nothing.
 //   - The route of a packet (fib) is told by Forwarded and the destination.
 package nftvm

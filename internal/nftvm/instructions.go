@@ -57,6 +57,8 @@ func (i loadMeta) run(m *machine) bool {
 		i.into.store(m, interfaceName(p, flow.Ingress))
 	case expr.MetaKeyOIFNAME:
 		i.into.store(m, interfaceName(p, flow.Egress))
+	case expr.MetaKeyIIF:
+		i.into.store(m, binary.NativeEndian.AppendUint32(nil, inputInterface(p)))
 	}
 	return true
 }
@@ -68,6 +70,15 @@ func interfaceName(p *flow.Packet, d flow.Direction) []byte {
 		return nil
 	}
 	return []byte(p.Interface)
+}
+
+// inputInterface returns the number of the interface that the packet came in
+// by: some number, or none if it begins on the host.
+func inputInterface(p *flow.Packet) uint32 {
+	if p.Direction == flow.Ingress || p.Forwarded {
+		return 2
+	}
+	return 0
 }
 
 // loadPayload loads bytes of a header. The rule ends where the packet does.
@@ -94,6 +105,56 @@ type loadState struct{ into span }
 
 func (i loadState) run(m *machine) bool {
 	i.into.store(m, binary.NativeEndian.AppendUint32(nil, uint32(m.state())))
+	return true
+}
+
+// loadDirection loads whether the packet is a reply. The rule ends for a packet
+// that conntrack has no flow of.
+//
+// Source: Linux net/netfilter/nft_ct.c, nft_ct_get_eval.
+type loadDirection struct{ into span }
+
+func (i loadDirection) run(m *machine) bool {
+	if !m.hasFlow() {
+		return false
+	}
+	direction := byte(0)
+	if m.packet.IsReply && m.packet.State != flow.New {
+		direction = 1
+	}
+	i.into.store(m, []byte{direction})
+	return true
+}
+
+// loadOriginalSource loads the source of the packet that opened the flow. The
+// rule ends for a packet that conntrack has no flow of, and for one of the other
+// family.
+type loadOriginalSource struct{ into span }
+
+func (i loadOriginalSource) run(m *machine) bool {
+	source := m.packet.Source
+	if m.packet.State != flow.New {
+		source = m.packet.OriginalSource()
+	}
+	if !m.hasFlow() || source.BitLen() != 8*i.into.length {
+		return false
+	}
+	i.into.store(m, source.AsSlice())
+	return true
+}
+
+// setTimeout gives a flow that is being opened its timeouts; no verdict depends
+// on it.
+//
+// Source: Linux net/netfilter/nft_ct.c, nft_ct_timeout_obj_eval, which leaves
+// packets of confirmed flows and those of other families and protocols alone.
+type setTimeout struct{ object *ruleset.Timeout }
+
+func (i setTimeout) run(m *machine) bool {
+	p := m.packet
+	if m.state() == ruleset.CtNew && p.Family() == i.object.Family && p.Protocol == i.object.Protocol {
+		m.result.Timeout = i.object.Name
+	}
 	return true
 }
 
@@ -277,6 +338,17 @@ func (m *machine) state() ruleset.CtState {
 		return ruleset.CtUntracked
 	}
 	return ruleset.CtNew
+}
+
+// hasFlow reports whether conntrack has made or found a flow for the packet. Of
+// the protocols that sgc tracks itself it says nothing: no rule should ask.
+func (m *machine) hasFlow() bool {
+	switch m.state() {
+	case ruleset.CtNew, ruleset.CtEstablished, ruleset.CtRelated:
+		return !m.packet.Protocol.IsOther(m.packet.Family())
+	default:
+		return false
+	}
 }
 
 // neverTracked reports whether conntrack leaves the packet alone by itself:

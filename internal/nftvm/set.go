@@ -17,10 +17,13 @@ type set struct {
 	isMap    bool
 	interval bool
 	dynamic  bool
+	timed    bool
 	// exact holds the elements of sets without intervals; ranges those of sets
-	// with, sorted and disjoint.
+	// with, sorted and disjoint; boxes those of sets with several fields of which
+	// each is a range.
 	exact  map[string]*element
 	ranges []element
+	boxes  []element
 }
 
 type element struct {
@@ -36,6 +39,13 @@ func (s *set) find(m *machine, key []byte) *element {
 			return &element{}
 		}
 		return nil
+	case s.ofBoxes():
+		for n := range s.boxes {
+			if s.within(&s.boxes[n], string(key)) {
+				return &s.boxes[n]
+			}
+		}
+		return nil
 	case s.interval:
 		// The last range that begins at or before the key.
 		n, found := slices.BinarySearchFunc(s.ranges, string(key), func(e element, key string) int { return strings.Compare(e.first, key) })
@@ -49,6 +59,23 @@ func (s *set) find(m *machine, key []byte) *element {
 	default:
 		return s.exact[string(key)]
 	}
+}
+
+// ofBoxes reports whether the set holds ranges field by field.
+func (s *set) ofBoxes() bool { return s.interval && len(s.key) > 1 }
+
+// within reports whether each field of the key lies in the element's range of
+// that field.
+func (s *set) within(e *element, key string) bool {
+	at := 0
+	for _, t := range s.key {
+		end := at + t.Size()
+		if key[at:end] < e.first[at:end] || e.last[at:end] < key[at:end] {
+			return false
+		}
+		at += padded(t.Size())
+	}
+	return true
 }
 
 // keyOf returns the key by which a dynamic set knows the packet's flow: its
@@ -75,14 +102,16 @@ func (s *set) keyOf(p *flow.Packet) string {
 // chains are known.
 func newSet(s *ruleset.Set) (*set, error) {
 	out := &set{
-		name: s.Name, key: s.Key, keySize: s.KeySize(), isMap: s.Map, interval: s.Interval, dynamic: s.Dynamic,
+		name: s.Name, key: s.Key, keySize: s.KeySize(), isMap: s.Map, interval: s.Interval, dynamic: s.Dynamic, timed: s.Timed,
 		exact: map[string]*element{},
 	}
 	switch {
 	case len(s.Key) == 0:
 		return nil, fmt.Errorf("it has no key")
-	case s.Interval && len(s.Key) > 1:
-		return nil, fmt.Errorf("intervals of concatenated keys are not known")
+	case s.Interval && len(s.Key) > 1 && !s.Timed:
+		return nil, fmt.Errorf("intervals of concatenated keys are not known in sets that are not timed")
+	case s.Timed && (s.Dynamic || s.Map || len(s.Elements) > 0):
+		return nil, fmt.Errorf("a timed set is not filled by rules, has no verdicts, and begins empty")
 	case s.Dynamic && (s.Interval || s.Map || len(s.Elements) > 0):
 		return nil, fmt.Errorf("a dynamic set has neither intervals nor verdicts nor elements")
 	case s.Dynamic && (s.Timeout <= 0 || s.Size == 0):
@@ -117,6 +146,8 @@ func (s *set) add(e ruleset.Element) error {
 	switch {
 	case len(e.First) != s.keySize || len(last) != s.keySize:
 		return fmt.Errorf("its key has %d and %d bytes, the set's %d", len(e.First), len(last), s.keySize)
+	case s.ofBoxes():
+		return s.addBox(element{first: e.First, last: last})
 	case e.First > last:
 		return fmt.Errorf("it ends before it begins")
 	case (e.Verdict != nil) != s.isMap:
@@ -133,5 +164,21 @@ func (s *set) add(e ruleset.Element) error {
 		return fmt.Errorf("it overlaps the one before it, or is out of order")
 	}
 	s.ranges = append(s.ranges, element{first: e.First, last: last})
+	return nil
+}
+
+// addBox adds an element of ranges field by field. The kernel refuses one that
+// overlaps another one in part; which of them a packet is in makes no difference
+// here.
+func (s *set) addBox(e element) error {
+	at := 0
+	for _, t := range s.key {
+		end := at + t.Size()
+		if e.first[at:end] > e.last[at:end] {
+			return fmt.Errorf("its %s ends before it begins", t.Name())
+		}
+		at += padded(t.Size())
+	}
+	s.boxes = append(s.boxes, e)
 	return nil
 }

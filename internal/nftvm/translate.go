@@ -55,6 +55,8 @@ func (t *translator) translate(e expr.Any) (instruction, error) {
 		return log{string(e.Data)}, nil
 	case *expr.Limit:
 		return limit{e.Over}, nil
+	case *expr.Objref:
+		return t.objref(e)
 	}
 	return nil, fmt.Errorf("it is not known")
 }
@@ -69,6 +71,8 @@ func (t *translator) meta(e *expr.Meta) (instruction, error) {
 		length = 1
 	case expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME:
 		length = unix.IFNAMSIZ
+	case expr.MetaKeyIIF:
+		length = 4
 	default:
 		return nil, fmt.Errorf("key %d is not known", e.Key)
 	}
@@ -91,11 +95,25 @@ func (t *translator) ct(e *expr.Ct) (instruction, error) {
 	if e.SourceRegister {
 		return nil, fmt.Errorf("setting conntrack data is not known")
 	}
-	if e.Key != expr.CtKeySTATE {
+	if e.Direction != 0 || e.OptDirection {
+		return nil, fmt.Errorf("the answering direction is not known")
+	}
+	switch e.Key {
+	case expr.CtKeySTATE:
+		into, err := t.set.write(e.Register, 4)
+		return loadState{into}, err
+	case expr.CtKeyDIRECTION:
+		into, err := t.set.write(e.Register, 1)
+		return loadDirection{into}, err
+	case expr.CtKeySRCIP:
+		into, err := t.set.write(e.Register, 4)
+		return loadOriginalSource{into}, err
+	case expr.CtKeySRCIP6:
+		into, err := t.set.write(e.Register, 16)
+		return loadOriginalSource{into}, err
+	default:
 		return nil, fmt.Errorf("key %d is not known", e.Key)
 	}
-	into, err := t.set.write(e.Register, 4)
-	return loadState{into}, err
 }
 
 func (t *translator) fib(e *expr.Fib) (instruction, error) {
@@ -176,6 +194,18 @@ func (t *translator) dynset(e *expr.Dynset) (instruction, error) {
 	}
 	from, err := t.set.read(e.SrcRegKey, s.keySize)
 	return update{from, s, e.Timeout}, err
+}
+
+// objref gives the packet an object of the table.
+func (t *translator) objref(e *expr.Objref) (instruction, error) {
+	o := t.timeouts[e.Name]
+	switch {
+	case e.Type != unix.NFT_OBJECT_CT_TIMEOUT:
+		return nil, fmt.Errorf("objects of type %d are not known", e.Type)
+	case o == nil:
+		return nil, fmt.Errorf("there is no ct timeout %q", e.Name)
+	}
+	return setTimeout{o}, nil
 }
 
 func (t *translator) end(e *expr.Verdict) (instruction, error) {

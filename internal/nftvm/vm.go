@@ -42,6 +42,9 @@ type Result struct {
 	// Updated are the elements that were added to dynamic sets or refreshed, in
 	// order, also if the packet was dropped afterwards.
 	Updated []Updated
+	// Timeout names the ct timeout object that the flow got which the packet
+	// opens: the last one that a rule gave it. It is empty if there was none.
+	Timeout string
 	// Logged are the prefixes that the packet was logged with. It is alone on
 	// the wire, within every limit.
 	Logged []string

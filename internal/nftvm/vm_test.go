@@ -72,6 +72,8 @@ func protocol(n flow.Protocol) func(*flow.Packet) { return func(p *flow.Packet) 
 
 func state(s flow.State) func(*flow.Packet) { return func(p *flow.Packet) { p.State = s } }
 
+func isReply(p *flow.Packet) { p.IsReply = true }
+
 func icmp(icmpType, icmpCode uint8) func(*flow.Packet) {
 	return func(p *flow.Packet) {
 		p.Protocol, p.ICMPType, p.ICMPCode, p.SourcePort, p.DestPort = flow.ICMPOf(p.Family()), icmpType, icmpCode, 0, 0
@@ -142,6 +144,21 @@ func TestMatches(t *testing.T) {
 			[]*flow.Packet{packet(), packet(func(p *flow.Packet) { p.Forwarded, p.Dest = true, netip.MustParseAddr("224.0.0.1") }),
 				packet(func(p *flow.Packet) { p.Forwarded, p.Dest = true, netip.MustParseAddr("255.255.255.255") })},
 			[]*flow.Packet{packet(func(p *flow.Packet) { p.Forwarded = true })}},
+		{"packets that go on", ruleset.MatchEndsHere{Negate: true},
+			[]*flow.Packet{packet(func(p *flow.Packet) { p.Forwarded = true })}, []*flow.Packet{packet()}},
+		{"packets that came in", ruleset.MatchForwarded{},
+			[]*flow.Packet{packet()}, nil},
+		{"the direction of a flow", ruleset.MatchDirection{},
+			[]*flow.Packet{packet(), packet(state(flow.Established)), packet(isReply), packet(v6, state(flow.Established))},
+			[]*flow.Packet{packet(state(flow.Established), isReply), packet(state(flow.Invalid))}},
+		{"the direction of answers", ruleset.MatchDirection{Reply: true},
+			[]*flow.Packet{packet(state(flow.Established), isReply)},
+			[]*flow.Packet{packet(), packet(isReply), packet(state(flow.Established)), packet(state(flow.Invalid), isReply)}},
+		{"the source of the flow", ruleset.Match{Field: ruleset.OriginalSource(flow.IPv4), Value: ruleset.AddrKey(packet().Source)},
+			[]*flow.Packet{packet(), packet(state(flow.Established)), packet(egress, state(flow.Established), isReply)},
+			[]*flow.Packet{packet(state(flow.Established), isReply), packet(state(flow.Invalid)), packet(v6), packet(egress)}},
+		{"the source of an IPv6 flow", ruleset.Match{Field: ruleset.OriginalSource(flow.IPv6), Value: ruleset.AddrKey(packet(v6).Source)},
+			[]*flow.Packet{packet(v6)}, []*flow.Packet{packet(), packet(v6, state(flow.Established), isReply)}},
 		{"the quoted source port", ruleset.Match{Field: ruleset.Raw(224, 16), Value: port(80)},
 			[]*flow.Packet{packet(quoting)}, []*flow.Packet{packet(icmp(3, 4)), packet(quoting, func(p *flow.Packet) {
 				q := *quoted
@@ -353,6 +370,119 @@ func TestDynamicSetsHoldEstablishedFlowsOfOtherProtocols(t *testing.T) {
 	wrong := mustNew(t, flows(ruleset.IIFName, ruleset.L4Protocol, ruleset.IPDest))
 	if result, err := wrong.Run(packet(protocol(47), state(flow.Established))); err != nil || result.Accept {
 		t.Errorf("a look-up of the near side finds the peer's flow: %+v, %v", result, err)
+	}
+}
+
+// TestForwarded: where packets leave, those that came in are told from those that
+// begin on the host.
+func TestForwarded(t *testing.T) {
+	for _, negate := range []bool{false, true} {
+		vm := mustNew(t, &ruleset.Table{Chains: []*ruleset.Chain{
+			base("out", ruleset.Postrouting, 150, rules(when(ruleset.MatchForwarded{Negate: negate}, drop))),
+		}})
+		for _, forwarded := range []bool{false, true} {
+			result, err := vm.Run(packet(egress, func(p *flow.Packet) { p.Forwarded = forwarded }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if dropped := forwarded != negate; result.Accept == dropped {
+				t.Errorf("negated %t, forwarded %t: accept %t", negate, forwarded, result.Accept)
+			}
+		}
+	}
+}
+
+// TestTimedSets: the sets are empty but for what New is given; ranges of several
+// fields match field by field.
+func TestTimedSets(t *testing.T) {
+	address := func(s string) string { return ruleset.AddrKey(netip.MustParseAddr(s)) }
+	key := func(addr string, port uint16, name string) string {
+		return ruleset.Concat(address(addr), ruleset.PortKey(port), ruleset.IfNameKey(name))
+	}
+	fields := []ruleset.Type{ruleset.IPv4Addr, ruleset.InetService, ruleset.IfName}
+	loads := []ruleset.Field{ruleset.IPSource, ruleset.DestPort, ruleset.IIFName}
+	table := prerouting([]*ruleset.Set{
+		{Name: "exact", Key: fields, Timed: true},
+		{Name: "ranges", Key: fields, Timed: true, Interval: true},
+	}, rules(
+		when(ruleset.Lookup{Fields: loads, Set: "exact"}, ruleset.Log{Prefix: "exact"}),
+		when(ruleset.Lookup{Fields: loads, Set: "ranges"}, ruleset.Log{Prefix: "ranges"}),
+	))
+	vm, err := New(table,
+		Timed{"exact", ruleset.TimedElement{First: key("10.0.0.1", 80, "eth0"), Last: key("10.0.0.1", 80, "eth0")}},
+		Timed{"ranges", ruleset.TimedElement{First: key("10.0.0.0", 70, "eth0"), Last: key("10.0.0.255", 90, "eth0")}},
+		Timed{"ranges", ruleset.TimedElement{First: key("9.0.0.0", 443, "eth1"), Last: key("9.0.0.0", 443, "eth1")}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		source string
+		port   uint16
+		name   string
+		want   string
+	}{
+		{"10.0.0.1", 80, "eth0", "exact ranges"},
+		{"10.0.0.2", 80, "eth0", "ranges"},
+		{"10.0.0.0", 70, "eth0", "ranges"},
+		{"10.0.0.255", 90, "eth0", "ranges"},
+		{"10.0.0.2", 69, "eth0", ""},
+		{"10.0.0.2", 91, "eth0", ""},
+		{"10.0.1.0", 80, "eth0", ""},
+		{"10.0.0.1", 80, "eth1", ""},
+		{"9.0.0.0", 443, "eth1", "ranges"},
+	} {
+		p := packet(func(p *flow.Packet) {
+			p.Source, p.DestPort, p.Interface = netip.MustParseAddr(row.source), row.port, row.name
+		})
+		result, err := vm.Run(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(result.Logged, " "); got != row.want {
+			t.Errorf("%s: in %q, want %q", p, got, row.want)
+		}
+		if result, err := mustNew(t, table).Run(p); err != nil || len(result.Logged) > 0 {
+			t.Errorf("%s: an empty set holds it: %v, %v", p, result.Logged, err)
+		}
+	}
+}
+
+// TestTimeouts: what opens a flow takes the last object of its family and
+// protocol.
+func TestTimeouts(t *testing.T) {
+	table := prerouting(nil, rules(
+		when(ruleset.SetTimeout{Object: "tcp4.60s"}),
+		when(ruleset.SetTimeout{Object: "udp4.60s"}),
+		when(ruleset.SetTimeout{Object: "tcp6.60s"}),
+		when(ruleset.Match{Field: ruleset.DestPort, Value: ruleset.PortKey(23)}, ruleset.SetTimeout{Object: "tcp4.70s"}),
+	))
+	table.Timeouts = []*ruleset.Timeout{
+		{Name: "tcp4.60s", Family: flow.IPv4, Protocol: flow.TCP},
+		{Name: "tcp4.70s", Family: flow.IPv4, Protocol: flow.TCP},
+		{Name: "tcp6.60s", Family: flow.IPv6, Protocol: flow.TCP},
+		{Name: "udp4.60s", Family: flow.IPv4, Protocol: flow.UDP},
+	}
+	vm := mustNew(t, table)
+	for _, row := range []struct {
+		packet *flow.Packet
+		want   string
+	}{
+		{packet(), "tcp4.60s"},
+		{packet(func(p *flow.Packet) { p.DestPort = 23 }), "tcp4.70s"},
+		{packet(v6), "tcp6.60s"},
+		{packet(protocol(flow.UDP)), "udp4.60s"},
+		{packet(v6, protocol(flow.UDP)), ""},
+		{packet(state(flow.Established)), ""},
+		{packet(state(flow.Invalid)), ""},
+	} {
+		result, err := vm.Run(row.packet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !result.Accept || result.Timeout != row.want {
+			t.Errorf("%s: accept %t, timeout %q, want %q", row.packet, result.Accept, result.Timeout, row.want)
+		}
 	}
 }
 
