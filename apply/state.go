@@ -135,8 +135,9 @@ func (d *Dir) Discard() error {
 	return nil
 }
 
-// Remove forgets everything. The lock stays, since whoever waits for it has
-// it open; so does a file that is not of this package.
+// Remove forgets what nf_tables held. The lock stays, since whoever waits for it
+// has it open; so do the settings, until they are brought back (ForgetSettings),
+// and a file that is not of this package.
 func (d *Dir) Remove() error {
 	for _, name := range []string{pendingFile, appliedFile, memoryFile} {
 		if err := d.remove(name); err != nil {
@@ -269,13 +270,18 @@ func encodeRecord(r *Record) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the record: %w", err)
 	}
-	// Not with json.Marshal, which would go through the record again.
+	return seal(b), nil
+}
+
+// seal puts a checksum around JSON. It does so without json.Marshal, which would
+// go through all of it again.
+func seal(b []byte) []byte {
 	out := make([]byte, 0, len(b)+128)
 	out = append(out, envelopeBegin...)
 	out = append(out, checksum(b)...)
 	out = append(out, envelopeMiddle...)
 	out = append(out, b...)
-	return append(out, envelopeEnd...), nil
+	return append(out, envelopeEnd...)
 }
 
 // write replaces the file of a record.

@@ -151,30 +151,57 @@ type Tuned struct {
 	Refused string
 }
 
+// Locks says which settings the namespace does not let this process change: the
+// errors of opening them. Timeouts that are set over netlink are never locked.
+type Locks map[Setting]error
+
+// Locks finds out what is locked. It changes nothing.
+func (t *Table) Locks() (Locks, error) {
+	c, err := t.dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	locks := Locks{}
+	for _, s := range AllSettings() {
+		k := kernelSettings[s]
+		if k.state != 0 {
+			if _, err := t.getTimeout(c, k); !errors.Is(err, errNoTimeouts) {
+				continue
+			}
+		}
+		err := t.inside(func() error {
+			f, err := os.OpenFile(t.sysctlPath(k.sysctl), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
+		if err != nil {
+			locks[s] = fmt.Errorf("open %s: %w", k.sysctl, err)
+		}
+	}
+	return locks, c.close()
+}
+
+// Refuses says why the namespace refuses a change, and what else to do; "" if
+// it does not, or for a reason that making the change tells as an error.
+func (l Locks) Refuses(change SettingChange) string {
+	return refusal(change, l[change.Setting])
+}
+
 // Refuses says why the namespace would refuse a change, or "" if it would not,
 // as far as that can be known without making it.
 func (t *Table) Refuses(change SettingChange) (string, error) {
-	if change.Setting != MaxEntries {
-		return "", nil
-	}
-	err := t.inside(func() error {
-		f, err := os.OpenFile(t.sysctlPath(sysctlMax), os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return f.Close()
-	})
-	if why := refusal(change, err); why != "" {
-		return why, nil
-	}
+	locks, err := t.Locks()
 	if err != nil {
-		err = fmt.Errorf("open %s: %w", sysctlMax, err)
+		return "", err
 	}
-	return "", err
+	return locks.Refuses(change), nil
 }
 
 // Tune makes changes to the namespace's settings. The limit of the table is the
-// host's alone: where it cannot be changed, the change comes back as refused.
+// host's alone, and /proc/sys may be read-only: where a setting cannot be changed,
+// the change comes back as refused.
 // After any other failure the settings are as they were.
 func (t *Table) Tune(changes []SettingChange) ([]Tuned, error) {
 	for _, change := range changes {
@@ -246,17 +273,19 @@ func (t *Table) setTimeout(c *conn, k kernelSetting, seconds uint32) error {
 	return nil
 }
 
-// refusal says why a namespace may not change its limit, or "" if something
+// refusal says why a namespace may not change a setting, or "" if something
 // else is the matter.
 func refusal(change SettingChange, err error) string {
-	if change.Setting != MaxEntries {
-		return ""
-	}
+	sysctl := kernelSettings[change.Setting].sysctl
 	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, os.ErrNotExist):
-		return fmt.Sprintf("the limit is one for the whole host, and only its first network namespace may set it: sysctl -w %s=%d there", sysctlMax, change.New)
+	case err == nil:
+	case errors.Is(err, unix.EROFS) && change.Setting == MaxEntries:
+		return fmt.Sprintf("/proc/sys is read-only here: sysctl -w %s=%d on the host", sysctl, change.New)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Sprintf("/proc/sys is read-only here: sysctl -w %s=%d on the host", sysctlMax, change.New)
+		return fmt.Sprintf("the kernel takes no timeouts over netlink without the module nfnetlink_cttimeout, and /proc/sys is read-only here: modprobe nfnetlink_cttimeout on the host, or make %s writable", sysctl)
+	case change.Setting != MaxEntries:
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, os.ErrNotExist):
+		return fmt.Sprintf("the limit is one for the whole host, and only its first network namespace may set it: sysctl -w %s=%d there", sysctl, change.New)
 	}
 	return ""
 }

@@ -173,6 +173,9 @@ func TestSettingsThatTheKernelDoesNotHave(t *testing.T) {
 	if _, ok := got[TimeoutICMPv6]; ok || len(got) != int(settingCount)-2 {
 		t.Errorf("%v", got)
 	}
+	if locks, err := table.Locks(); err != nil || len(locks) != 2 || locks[TimeoutICMPv6] == nil || locks[MaxEntries] == nil {
+		t.Errorf("locked: %v, %v", locks, err)
+	}
 	table.sysctl = sysctlTree(t, "many\n")
 	if s, err := table.Settings(); err == nil {
 		t.Errorf("a setting of %q: %v", "many", s)
@@ -205,7 +208,9 @@ func TestWhyALimitIsRefused(t *testing.T) {
 		{limit, unix.EPERM, "sysctl -w net.netfilter.nf_conntrack_max=2"},
 		{limit, unix.EROFS, "read-only"},
 		{limit, unix.EINVAL, ""},
+		{limit, nil, ""},
 		{timeout, unix.EACCES, ""},
+		{timeout, unix.EROFS, "modprobe nfnetlink_cttimeout"},
 	} {
 		if got := refusal(tc.change, tc.err); (got == "") != (tc.says == "") || !strings.Contains(got, tc.says) {
 			t.Errorf("%s, %v: %q, want %q", tc.change, tc.err, got, tc.says)
