@@ -24,6 +24,13 @@ type Environment struct {
 	// Conntrack says, for each family in which another table does NAT or judges
 	// by conntrack, why. Open flows of the family then stay in conntrack.
 	Conntrack map[flow.Family]string
+	// Closing is the policy that this one replaces, nil in peace. With it, the
+	// table also refuses packets of flows that conntrack knows, that the old
+	// policy left open, and that the new one would not let be opened (2.4), by
+	// rules, chains and sets that change nothing else of the table
+	// (IsTemporary). They are for as long as the entries of those flows are
+	// there.
+	Closing *policies.Policy
 }
 
 // Compile returns the table that enforces the policy. It is a pure function:
@@ -43,6 +50,7 @@ func CompileWithNotes(p *policies.Policy, env Environment) (*ruleset.Table, []No
 	if len(p.Interfaces) > 0 {
 		c.addHostSets()
 		c.addInterfaces()
+		c.addClosing()
 	}
 	return c.table(), c.notes
 }
@@ -191,11 +199,16 @@ func (c *compiler) addBase(base *ruleset.Chain, mapName string, d flow.Direction
 // that governs their interface: exact names by a map, then wildcards, the
 // longest first.
 func (c *compiler) byInterface(mapName string, d flow.Direction, verdict func(*policies.Interface) ruleset.Verdict) []ruleset.Rule {
+	return c.byBlocks(mapName, d, c.policy.Interfaces, verdict)
+}
+
+// byBlocks is byInterface for any blocks: only their names count.
+func (c *compiler) byBlocks(mapName string, d flow.Direction, blocks []*policies.Interface, verdict func(*policies.Interface) ruleset.Verdict) []ruleset.Rule {
 	field := ruleset.InterfaceName(d)
 	names := &ruleset.Set{Name: mapName, Key: []ruleset.Type{ruleset.IfName}, Map: true}
 	names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(policies.Loopback), Verdict: &ruleset.Verdict{Kind: ruleset.Accept}})
 	var wildcards []*policies.Interface
-	for _, i := range c.policy.Interfaces {
+	for _, i := range blocks {
 		if strings.HasSuffix(i.Name, "*") {
 			wildcards = append(wildcards, i)
 			continue

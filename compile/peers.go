@@ -80,13 +80,14 @@ func mergePrefixes(prefixes []netip.Prefix, f flow.Family) []flow.Range {
 	return flow.MergeRanges(ranges)
 }
 
-// peerRules returns nft rules that give the verdict to packets whose peer is
-// one of the rules' peers, and count them. own names the set that they may need
-// for themselves. The list is of bounded length.
-func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Family, own string, verdict ruleset.Verdict) []ruleset.Rule {
+// peerRules returns nft rules that let packets of the space through whose peer
+// is one of the rules' peers. own names the set that they may need for
+// themselves. The list is of bounded length.
+func (c *compiler) peerRules(space *keySpace, rules []*policies.Rule, own string) []ruleset.Rule {
+	f := space.family
 	for _, r := range rules {
 		if in := c.inline(r, f); len(in) == 1 && in[0].IsAny() {
-			return []ruleset.Rule{allowRule(verdict, []string{r.Address()})}
+			return []ruleset.Rule{space.allow([]string{r.Address()})}
 		}
 	}
 
@@ -104,7 +105,7 @@ func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Fa
 		byName[s.name] = &use
 		sets = append(sets, &use)
 	}
-	field := ruleset.Peer(f, d)
+	field := ruleset.Peer(f, space.direction)
 	var out []ruleset.Rule
 	bySize := slices.Clone(rules)
 	slices.SortStableFunc(bySize, func(a, b *policies.Rule) int { return len(c.inline(a, f)) - len(c.inline(b, f)) })
@@ -112,7 +113,7 @@ func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Fa
 		in := c.inline(r, f)
 		if len(out)+len(in) <= maxInline {
 			for _, p := range in {
-				out = append(out, allowRule(verdict, []string{r.Address()}, matchRange(field, p)))
+				out = append(out, space.allow([]string{r.Address()}, matchRange(field, p)))
 			}
 		} else {
 			name := fmt.Sprintf("%s.%s.%s.%s", r.Group, r.Direction, r.ID, familySuffix(f))
@@ -140,17 +141,14 @@ func (c *compiler) peerRules(rules []*policies.Rule, d flow.Direction, f flow.Fa
 	for _, s := range sets {
 		slices.Sort(s.from)
 		from := slices.Compact(s.from)
+		if space.temporary {
+			s.name = c.temporarySet(s.name, f, s.ranges)
+		}
 		out = append(out, c.memberRules(own, s.name, s.comment, f, field, s.ranges, func(match ruleset.Statement) ruleset.Rule {
-			return allowRule(verdict, from, match)
+			return space.allow(from, match)
 		})...)
 	}
 	return out
-}
-
-// allowRule returns the nft rule that lets packets through on behalf of policy
-// rules, and counts them.
-func allowRule(verdict ruleset.Verdict, from []string, match ...ruleset.Statement) ruleset.Rule {
-	return ruleset.Rule{Statements: append(match, ruleset.Counter{}, verdict), Comment: comment(from), From: from}
 }
 
 // matchRange asks for an address in a range, as a prefix where it is one.

@@ -25,6 +25,9 @@ type keySpace struct {
 	last      uint16
 	// allowed is what happens to packets that a rule lets through.
 	allowed ruleset.Verdict
+	// temporary spaces are lifted soon: what they let through is not counted, and
+	// they add nothing to the table under a name that is not temporary as well.
+	temporary bool
 	// inner, where it is not nil, adds a chain that decides an atom by a further
 	// key, and returns its name, or "" where that is not needed.
 	inner func(a atom[*policies.Rule]) string
@@ -51,7 +54,7 @@ func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 	all, part := whole(rules, s.last)
 	var rest []ruleset.Rule
 	if len(all) > 0 {
-		rest = c.peerRules(all, s.direction, s.family, s.name+"/rest", s.allowed)
+		rest = c.peerRules(s, all, s.name+"/rest")
 		if isUnconditional(rest[0]) {
 			return rest // anybody, whatever the key
 		}
@@ -89,14 +92,23 @@ func (c *compiler) decideSpace(s *keySpace, rules []keyedRule) []ruleset.Rule {
 	})
 }
 
-// isUnconditional reports whether the rule, made by allowRule, lets everybody
+// allow returns the nft rule that lets packets through on behalf of policy
+// rules, and counts them.
+func (s *keySpace) allow(from []string, match ...ruleset.Statement) ruleset.Rule {
+	if s.temporary {
+		return ruleset.Rule{Statements: append(match, s.allowed), Comment: comment(from)}
+	}
+	return ruleset.Rule{Statements: append(match, ruleset.Counter{}, s.allowed), Comment: comment(from), From: from}
+}
+
+// isUnconditional reports whether the rule, made by allow, lets everybody
 // through.
 func isUnconditional(r ruleset.Rule) bool {
-	if len(r.Statements) != 2 {
-		return false
+	switch r.Statements[0].(type) {
+	case ruleset.Counter, ruleset.Verdict:
+		return true
 	}
-	_, ok := r.Statements[0].(ruleset.Counter)
-	return ok
+	return false
 }
 
 // addLeaf adds the chain that decides packets of one atom by their peer, and
@@ -120,7 +132,7 @@ func (c *compiler) addLeaf(s *keySpace, a atom[*policies.Rule]) string {
 	if c.chains[name] == nil {
 		c.addChain(&ruleset.Chain{
 			Name: name, Comment: comment(addresses),
-			Rules: c.peerRules(a.rules, s.direction, s.family, name, s.allowed),
+			Rules: c.peerRules(s, a.rules, name),
 		})
 	}
 	return name
