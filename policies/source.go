@@ -18,16 +18,20 @@ import (
 // Files returns the policy files that Load would read at path, in the order in
 // which it reads them: path itself if it is a file, else the files of the
 // directory, in lexical order; their names end in .hcl or .hcl.json. Names that
-// begin with a dot, and directories inside the directory, are passed over; a
-// symbolic link that leads nowhere is not, since somebody misses what it stands
-// for. It is an error if there is no such file.
+// begin with a dot, the lab's scenarios (ScenarioExtension), and directories
+// inside the directory are passed over; a symbolic link that leads nowhere is
+// not, since somebody misses what it stands for. It is an error if there is no
+// such file.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir() {
-		if !isPolicyName(path) {
+		switch {
+		case isScenarioName(path):
+			return nil, &fs.PathError{Op: "read policy", Path: path, Err: errScenario}
+		case !isPolicyName(path):
 			return nil, &fs.PathError{Op: "read policy", Path: path, Err: errNotPolicy}
 		}
 		return []string{path}, nil
@@ -39,7 +43,7 @@ func Files(path string) ([]string, error) {
 	var files []string
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, ".") || !isPolicyName(name) {
+		if strings.HasPrefix(name, ".") || !isPolicyName(name) || isScenarioName(name) {
 			continue
 		}
 		file := filepath.Join(path, name)
@@ -61,6 +65,8 @@ func isPolicyName(name string) bool {
 // errNotPolicy keeps a file that was cut off, such as a saved plan of no bytes,
 // from being taken for a policy that allows nothing.
 var errNotPolicy = errors.New("it is no policy file, whose name ends in .hcl or .hcl.json, nor a saved plan that apply could carry out")
+
+var errScenario = errors.New("it is a scenario of the lab, which sgc lab run plays")
 
 var errNoFiles = errors.New("no file here ends in .hcl or .hcl.json")
 

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"internal/nflog":       {"internal/flow"},
 	"internal/lab":         {"internal/flow", "internal/nflog"},
 	"internal/lab/labtest": {"internal/lab", "internal/flow"},
+	"internal/scenario":    {"policies", "internal/flow", "internal/lab", "internal/regular"},
 	"internal/kerneltest":  {},
 	"internal/regular":     {},
 	"policies":             {"internal/flow", "internal/regular"},
@@ -42,8 +43,8 @@ var doors = map[string][]string{
 	"github.com/google/nftables":   {"internal/ruleset", "internal/nftvm", "apply", "internal/lab", "internal/lab/labtest"},
 	"github.com/mdlayher/netlink":  {"apply", "conntrack", "internal/nflog", "internal/lab"},
 	"github.com/ti-mo/conntrack":   {"conntrack", "internal/lab"},
-	"github.com/hashicorp/hcl":     {"policies", "internal/cli"},
-	"github.com/zclconf/go-cty":    {"policies"},
+	"github.com/hashicorp/hcl":     {"policies", "internal/scenario", "internal/cli"},
+	"github.com/zclconf/go-cty":    {"policies", "internal/scenario"},
 	"github.com/urfave/cli":        {"internal/cli"},
 	"github.com/vishvananda/netns": {"internal/lab"},
 	// Only reading: nothing of sgc but the lab makes or changes interfaces.
