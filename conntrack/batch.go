@@ -14,26 +14,35 @@ import (
 // the receive buffer; they do many times over.
 const batchMessages = 200
 
-// Batch deletes and changes entries, many with one system call. What was asked
+// Batch makes, deletes and changes entries, many with one system call. What was asked
 // for takes effect in Flush, or before. One goroutine at a time may use it.
 type Batch struct {
 	conn  *conn
 	m     message
 	count int
 	// last is where the last message begins in m.
-	last   int
-	result Result
+	last int
+	// creates says that some of the messages make entries.
+	creates bool
+	result  Result
 }
 
 // Result is what became of the entries of a Batch.
 type Result struct {
-	// Done were deleted or changed.
+	// Done were made, deleted or changed.
 	Done int
 	// Gone had ended since they were read, which is a normal race.
 	Gone int
 	// Busy cannot be deleted now: hardware or a flowtable forwards their
 	// packets.
 	Busy int
+	// Exists had an entry already and were not made, or their reply's tuple is
+	// another's.
+	Exists int
+	// Full could not be made: the table has no room for them
+	// (nf_conntrack_max), or the host no memory, which the kernel does not tell
+	// apart.
+	Full int
 }
 
 // Add adds the other's counts.
@@ -41,6 +50,8 @@ func (r *Result) Add(other Result) {
 	r.Done += other.Done
 	r.Gone += other.Gone
 	r.Busy += other.Busy
+	r.Exists += other.Exists
+	r.Full += other.Full
 }
 
 // Batch opens a connection for deletions and changes.
@@ -92,15 +103,20 @@ func (b *Batch) begin(typ int, e *Entry) error {
 	if len(e.original) == 0 {
 		return errors.New("an entry that did not come from the kernel cannot be changed there")
 	}
-	b.last = len(b.m.buf)
-	b.conn.sequence++
-	b.m.begin(typ, 0, b.conn.sequence)
+	b.start(typ, 0)
 	b.m.family(e.family)
 	b.m.bytes(attrTupleOriginal|unix.NLA_F_NESTED, e.original)
 	if e.Zone != 0 {
 		b.m.u16(attrZone, e.Zone)
 	}
 	return nil
+}
+
+// start starts a message.
+func (b *Batch) start(typ, flags int) {
+	b.last = len(b.m.buf)
+	b.conn.sequence++
+	b.m.begin(typ, flags, b.conn.sequence)
 }
 
 func (b *Batch) end() error {
@@ -128,6 +144,7 @@ func (b *Batch) Flush() error {
 		return fmt.Errorf("change conntrack entries: %w", explain(err))
 	}
 	answers, err := b.answers(first, count)
+	b.creates = false
 	b.result.Add(answers)
 	if err != nil {
 		return fmt.Errorf("change conntrack entries: %w", explain(err))
@@ -148,7 +165,7 @@ func (b *Batch) answers(first uint32, count int) (r Result, failed error) {
 					return nil
 				}
 				done = done || at == uint32(count)-1
-				return r.take(m, &failed)
+				return r.take(m, b.creates, &failed)
 			})
 		}
 		if err != nil {
@@ -160,8 +177,9 @@ func (b *Batch) answers(first uint32, count int) (r Result, failed error) {
 	return r, failed
 }
 
-// take counts one answer; failed becomes the first error that is not counted.
-func (r *Result) take(m reply, failed *error) error {
+// take counts one answer, to messages of which some may make entries; failed
+// becomes the first error that is not counted.
+func (r *Result) take(m reply, creates bool, failed *error) error {
 	e, err := decodeError(m)
 	if err != nil || e == nil {
 		return err
@@ -172,6 +190,10 @@ func (r *Result) take(m reply, failed *error) error {
 		r.Gone++
 	case errors.Is(e, unix.EBUSY):
 		r.Busy++
+	case creates && errors.Is(e, unix.EEXIST):
+		r.Exists++
+	case creates && errors.Is(e, unix.ENOMEM):
+		r.Full++
 	case *failed == nil:
 		*failed = e
 	}

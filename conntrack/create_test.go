@@ -3,8 +3,7 @@ package conntrack
 import (
 	"net/netip"
 	"testing"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"sgc/internal/flow"
 )
@@ -19,10 +18,7 @@ type seed struct {
 	zone            uint16
 }
 
-func reversed(t Tuple) Tuple {
-	t.Source, t.Dest, t.SourcePort, t.DestPort = t.Dest, t.Source, t.DestPort, t.SourcePort
-	return t
-}
+func reversed(t Tuple) Tuple { return t.Reversed() }
 
 // tcpSeed is a connection that goes from one place to another without NAT.
 func tcpSeed(from, to string) seed {
@@ -53,76 +49,27 @@ func otherSeed(from, to string, protocol flow.Protocol) seed {
 	return seed{original: original, reply: reversed(original), status: Confirmed, seconds: 600}
 }
 
-func (s seed) family() uint8 {
-	if s.original.Family() == flow.IPv4 {
-		return unix.AF_INET
+// entry is what is asked of the kernel.
+func (s seed) entry() *Entry {
+	return &Entry{
+		Original: s.original, Reply: s.reply, Status: s.status, Remaining: time.Duration(s.seconds) * time.Second,
+		TCPState: s.tcp, Mark: s.mark, Zone: s.zone,
 	}
-	return unix.AF_INET6
 }
 
-func (t *Tuple) append(m *message, typ uint16) {
-	tuple := m.nest(typ)
-	ip := m.nest(attrTupleIP)
-	source, dest := uint16(attrIPv4Source), uint16(attrIPv4Dest)
-	id, icmpType, icmpCode := uint16(attrProtoICMPID), uint16(attrProtoICMPType), uint16(attrProtoICMPCode)
-	if t.Family() == flow.IPv6 {
-		source, dest = attrIPv6Source, attrIPv6Dest
-		id, icmpType, icmpCode = attrProtoICMPv6ID, attrProtoICMPv6Type, attrProtoICMPv6Code
-	}
-	m.bytes(source, t.Source.AsSlice())
-	m.bytes(dest, t.Dest.AsSlice())
-	m.end(ip)
-	proto := m.nest(attrTupleProto)
-	m.u8(attrProtoNumber, uint8(t.Protocol))
-	if t.Protocol.IsICMP(t.Family()) {
-		m.u16(id, t.ICMPID)
-		m.u8(icmpType, t.ICMPType)
-		m.u8(icmpCode, t.ICMPCode)
-	} else if t.SourcePort != 0 || t.DestPort != 0 {
-		m.u16(attrProtoSourcePort, t.SourcePort)
-		m.u16(attrProtoDestPort, t.DestPort)
-	}
-	m.end(proto)
-	m.end(tuple)
-}
-
-// appendTo writes what ctnetlink reads, and what it writes.
-func (s seed) appendTo(m *message) {
-	m.family(s.family())
-	s.original.append(m, attrTupleOriginal)
-	s.reply.append(m, attrTupleReply)
-	m.u32(attrStatus, uint32(s.status))
-	m.u32(attrTimeout, s.seconds)
-	if s.mark != 0 {
-		m.u32(attrMark, s.mark)
-	}
-	if s.zone != 0 {
-		m.u16(attrZone, s.zone)
-	}
-	if s.tcp != TCPNone {
-		info := m.nest(attrProtoInfo)
-		tcp := m.nest(attrProtoInfoTCP)
-		m.u8(attrTCPState, uint8(s.tcp))
-		m.end(tcp)
-		m.end(info)
-	}
-}
+// appendTo writes what the kernel says of the entry.
+func (s seed) appendTo(m *message) { s.entry().append(m, s.seconds) }
 
 // create makes n entries; it calls next for each.
 func create(t testing.TB, table *Table, n int, next func(i int) seed) {
 	t.Helper()
-	c, err := table.dial(unix.NETLINK_NETFILTER)
+	b, err := table.Batch()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Batch{conn: c}
 	defer b.Close()
 	for i := range n {
-		b.last = len(b.m.buf)
-		c.sequence++
-		b.m.begin(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.sequence)
-		next(i).appendTo(&b.m)
-		if err := b.end(); err != nil {
+		if err := b.Create(next(i).entry()); err != nil {
 			t.Fatalf("make entry %d: %v", i, err)
 		}
 	}
