@@ -117,10 +117,13 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 			if err := h.recordUnchanged(p); err != nil {
 				return err
 			}
+			if _, err := h.setSettings(p.settings); err != nil {
+				return err
+			}
 			s.remember(h, p.delta.After(), p.want)
 			return s.showApplied(p, o, false)
 		}
-		digest := p.delta.Digest()
+		digest := p.work()
 		switch {
 		case attempt == 1 || digest != approved && o.AutoApprove:
 			if !s.JSON {
@@ -145,10 +148,10 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 		switch {
 		case err == nil:
 			s.remember(h, p.delta.After(), p.want)
-			return s.showApplied(p, o, true)
+			return s.finish(h, p, o)
 		case errors.As(err, &unclean):
 			s.inform("%s: %s.", s.errPaint().yellow("Warning"), unclean)
-			return s.showApplied(p, o, true)
+			return s.finish(h, p, o)
 		case !errors.Is(err, apply.ErrChanged):
 			return err
 		case o.Plan != nil:
@@ -187,9 +190,22 @@ func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loade
 	return p, nil
 }
 
+// finish does what comes after the commit, and says what was done.
+func (s *session) finish(h *host, p *plan, o applyOptions) error {
+	var err error
+	if p.tuned, err = h.setSettings(p.settings); err != nil {
+		return fmt.Errorf("the policy in %s is in force, but not its conntrack settings (the next sgc apply sets them): %w", absolute(p.path), err)
+	}
+	return s.showApplied(p, o, true)
+}
+
 // commit writes the plan ahead, sends its transaction and makes the record of
-// it. If the kernel refuses, the record is as it was too.
+// it. If the kernel refuses, the record is as it was too. Without a transaction
+// there is the record alone.
 func (h *host) commit(ctx context.Context, p *plan) error {
+	if p.delta.Empty() {
+		return h.recordUnchanged(p)
+	}
 	r, err := p.record()
 	if err != nil {
 		return err
@@ -276,6 +292,11 @@ func (s *session) showApplied(p *plan, o applyOptions, applied bool) error {
 	if !applied {
 		return s.showPlan(p, o.Verbose, nil)
 	}
-	_, err := fmt.Fprintf(s.Out, "%s The kernel enforces the policy in %s\n", s.outPaint().green("Applied."), absolute(p.path))
+	var b strings.Builder
+	if o.Verbose {
+		writeTuned(&b, p.tuned)
+	}
+	fmt.Fprintf(&b, "%s The kernel enforces the policy in %s\n", s.outPaint().green("Applied."), absolute(p.path))
+	_, err := s.Out.Write([]byte(b.String()))
 	return err
 }

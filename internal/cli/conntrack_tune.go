@@ -27,6 +27,8 @@ type settingView struct {
 	By string `json:"by,omitempty"`
 	// Refused says why it stays.
 	Refused string `json:"refused,omitempty"`
+	// Restored is set if the setting goes back to what the first apply found.
+	Restored bool `json:"restored,omitempty"`
 }
 
 // shortenedView counts the entries that would have lived longer than the policy

@@ -22,6 +22,9 @@ type sight struct {
 	forwarding *apply.Forwarding
 	// surroundings are what else the warnings need to know.
 	surroundings surroundings
+	// settings are the host's conntrack settings; nil where the kernel does not
+	// tell them.
+	settings *settingsSight
 	// record is that of what the kernel enforces, nil where there is none; it
 	// was the pending one if an apply was killed after its commit.
 	record *apply.Record
@@ -109,6 +112,9 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 			}
 			v.made = recalled.made
 			if v.forwarding, err = k.Forwarding(); err != nil {
+				return nil, err
+			}
+			if v.settings, err = lookAtSettings(k, dir); err != nil {
 				return nil, err
 			}
 			v.surroundings, err = s.lookAround(k)

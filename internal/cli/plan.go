@@ -12,6 +12,7 @@ import (
 
 	"sgc/apply"
 	"sgc/compile"
+	"sgc/conntrack"
 	"sgc/internal/flow"
 	"sgc/internal/ruleset"
 	"sgc/policies"
@@ -79,15 +80,35 @@ type plan struct {
 	// objects stand for changes in an unrecorded table.
 	objects []objectRow
 	drift   []drifted
-	notes   []string
+	// settings are what happens to the host's conntrack settings, tuned what an
+	// apply did about it.
+	settings *settingsPlan
+	tuned    []conntrack.Tuned
+	notes    []string
 	// warnings are of what makes the policy moot.
 	warnings []warning
 	// diagnostics are the warnings of the policy.
 	diagnostics hcl.Diagnostics
 }
 
-// empty reports whether an apply would send no transaction.
-func (p *plan) empty() bool { return p.delta.Empty() }
+// empty reports whether an apply would neither send a transaction nor change a
+// setting.
+func (p *plan) empty() bool { return p.delta.Empty() && p.settings.empty() }
+
+// work stands for all that an apply would do: two plans with the same do the
+// same.
+func (p *plan) work() string { return p.delta.Digest() + "\n" + p.settings.text() }
+
+// addSettings plans the host's conntrack settings.
+func (p *plan) addSettings() {
+	p.settings = planSettings(p.sight.settings, conntrack.Wanted(p.policy), true)
+	p.changes = withoutSettings(p.changes, p.settings)
+	p.drift = append(p.drift, p.settings.drift(p.sight.snapshot.Table == nil)...)
+	p.notes = append(p.notes, p.settings.notes()...)
+	if p.sight.last != nil && p.sight.last.Policy != p.policy {
+		p.notes = append(p.notes, ownTimeoutNotes(p.sight.last.Policy, p.policy)...)
+	}
+}
 
 func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 	if o.Out != "" {
@@ -159,6 +180,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 		} else {
 			p.unrecorded, p.objects = true, objectRows(p.delta)
 		}
+		p.addSettings()
 		return p, nil
 	}
 	if v.last.Policy != policy {
@@ -170,6 +192,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 		return nil, err
 	}
 	p.notes = append(p.notes, versionNote(v, p.drift)...)
+	p.addSettings()
 	return p, nil
 }
 

@@ -13,7 +13,10 @@ type planView struct {
 	Changes  []policies.Change `json:"changes"`
 	Drift    []drifted         `json:"drift"`
 	Objects  []objectRow       `json:"objects,omitempty"`
-	Notes    []string          `json:"notes"`
+	// Settings are those of the host's conntrack that change, or that stay
+	// although the policy wants otherwise.
+	Settings []settingView `json:"settings"`
+	Notes    []string      `json:"notes"`
 	// Warnings are of what makes the policy moot.
 	Warnings []warning `json:"warnings"`
 	// Diagnostics are the policy's warnings; errors leave no plan to print.
@@ -21,8 +24,8 @@ type planView struct {
 	// Operations are listed with --verbose.
 	Operations []operation `json:"operations,omitempty"`
 	Summary    summaryView `json:"summary"`
-	// Applied is set by apply: whether it sent the transaction. Without
-	// changes it sends none.
+	// Applied is set by apply: whether it changed anything, the table or a
+	// setting.
 	Applied *bool `json:"applied,omitempty"`
 }
 
@@ -34,6 +37,9 @@ type summaryView struct {
 	Change  int  `json:"change"`
 	Remove  int  `json:"remove"`
 	Drifted int  `json:"drifted"`
+	// Settings are those of the host's conntrack that change: by the policy (they
+	// are in Change then), or since they drifted.
+	Settings int `json:"settings"`
 	// Transactions is 0 to 3. Messages and Bytes are those of all.
 	Transactions int `json:"transactions"`
 	Messages     int `json:"messages"`
@@ -47,6 +53,8 @@ func (p *plan) summary() summaryView {
 		Transactions: p.delta.Transactions(), Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
 	}
 	v.Add, v.Change, v.Remove = countChanges(p.changes)
+	v.Change += p.settings.changed()
+	v.Settings = len(p.settings.steps)
 	for _, o := range p.objects {
 		switch o.Action {
 		case actionAdd:
@@ -64,6 +72,7 @@ func (p *plan) view(verbose bool, applied *bool) planView {
 	v := planView{
 		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
 		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes, Warnings: p.warnings,
+		Settings:    p.settings.views(p.tuned),
 		Diagnostics: viewDiagnostics(p.diagnostics),
 		Summary:     p.summary(), Applied: applied,
 	}

@@ -22,6 +22,7 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 			fmt.Fprintf(&b, "%s\n", paint.yellow("There is no record of the policy that the kernel's table stands for; this is the difference object by object."))
 			writeObjects(&b, paint, p.objects)
 		}
+		writeSections(&b, paint, p.settings.sections())
 	}
 	if len(p.drift) > 0 {
 		fmt.Fprintf(&b, "%s\n", paint.bold("drift"))
@@ -60,6 +61,9 @@ func (p *plan) sentence(paint paint) string {
 	}
 	if v.Drifted > 0 {
 		text += fmt.Sprintf(", %s drifted", thousands(v.Drifted))
+	}
+	if p.delta.Empty() {
+		return fmt.Sprintf("%s %s. No transaction, only conntrack settings.", paint.bold("Plan:"), text)
 	}
 	return fmt.Sprintf("%s %s. %s, %s, %s.", paint.bold("Plan:"), text, transactions(p.delta), plural(v.Messages, "message"), size(v.Bytes))
 }

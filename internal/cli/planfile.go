@@ -33,6 +33,8 @@ type planFile struct {
 	Digest     string `json:"digest"`
 	Generation uint32 `json:"generation"`
 	Delta      string `json:"delta"`
+	// Settings are the changes of the host's conntrack settings.
+	Settings string `json:"settings,omitempty"`
 }
 
 // savePlan writes the plan down in one step.
@@ -45,6 +47,7 @@ func (s *session) savePlan(name string, p *plan) error {
 		Kind: planFileKind, FormatVersion: formatVersion,
 		Path: absolute(p.path), Vars: s.Vars, State: absolute(state),
 		Digest: p.digest, Generation: p.sight.snapshot.Generation, Delta: p.delta.Digest(),
+		Settings: p.settings.text(),
 	}
 	for _, v := range s.VarFiles {
 		f.VarFiles = append(f.VarFiles, absolute(v))
@@ -171,6 +174,8 @@ func (f *planFile) refuse(name string, now *plan) error {
 		return errors.New("the kernel's nftables were changed since the plan was saved" + again)
 	case now.delta.Digest() != f.Delta:
 		return errors.New("the plan is not what would happen now" + again)
+	case now.settings.text() != f.Settings:
+		return errors.New("the host's conntrack settings were changed since the plan was saved" + again)
 	}
 	return nil
 }

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sgc/conntrack"
+	"sgc/policies"
+)
+
+// hostConntrack heads the settings of the host in plans.
+const hostConntrack = "host conntrack"
+
+// settingName is the name of a setting as people read it: udp stream timeout.
+func settingName(s conntrack.Setting) string { return strings.ReplaceAll(s.String(), "_", " ") }
+
+// sections are the lines of a plan: what the policy changes. What is only
+// brought back to what sgc set is drift.
+func (p *settingsPlan) sections() []section {
+	s := section{address: hostConntrack}
+	for _, step := range p.steps {
+		if step.base() == step.New {
+			continue
+		}
+		cells := []string{settingName(step.Setting), valueText(step.Setting, step.base()) + " → " + valueText(step.Setting, step.New)}
+		if step.back {
+			cells = append(cells, "as the first apply found it")
+		}
+		s.rows = append(s.rows, row{policies.Update, cells})
+	}
+	if s.rows == nil {
+		return nil
+	}
+	return []section{s}
+}
+
+// changed counts the lines of sections.
+func (p *settingsPlan) changed() int {
+	n := 0
+	for _, s := range p.sections() {
+		n += len(s.rows)
+	}
+	return n
+}
+
+// settingKind is the kind of an operation on a conntrack setting.
+const settingKind = "setting"
+
+// drift are the settings that somebody else has changed. anew is set if the
+// table is gone, too: the host may have been started anew.
+func (p *settingsPlan) drift(anew bool) []drifted {
+	var out []drifted
+	for _, step := range p.steps {
+		if !step.drifted {
+			continue
+		}
+		why := "changed by hand"
+		if anew {
+			why = "the host was started anew, or it was changed by hand"
+		}
+		out = append(out, drifted{
+			operation{Action: actionUpdate, Kind: settingKind, Name: step.Setting.String(), Text: step.Setting.Value(step.was), Was: step.Setting.Value(step.Old)},
+			fmt.Sprintf("the host's %s is %s, not %s  (%s)", settingName(step.Setting), valueText(step.Setting, step.Old), valueText(step.Setting, step.was), why),
+		})
+	}
+	return out
+}
+
+// noConntrack says why nothing is known of the settings.
+const noConntrack = "this kernel has no conntrack over netlink (module nf_conntrack_netlink): timeouts and the limit stay as they are"
+
+// notes say what the policy wants and does not get, and what a shorter timeout
+// means for live flows.
+func (p *settingsPlan) notes() []string {
+	if p.sight == nil {
+		return []string{noConntrack}
+	}
+	var out []string
+	for _, r := range p.refused {
+		out = append(out, r.refusedText())
+	}
+	if slices.ContainsFunc(p.steps, func(s settingStep) bool { return s.Setting.IsTimeout() && s.New < s.Old }) {
+		out = append(out, "a timeout of the host gets shorter: live flows keep what they have until their next packet; sgc conntrack tune --existing shortens them at once")
+	}
+	return out
+}
+
+// refusedText says that a setting is not what the policy wants, and what to do.
+func (v settingView) refusedText() string {
+	var s conntrack.Setting
+	text := fmt.Sprint(v.New)
+	// The name is that of a setting, see newSettingView.
+	if s.UnmarshalText([]byte(v.Setting)) == nil {
+		text = valueText(s, v.New)
+	}
+	name := settingName(s)
+	if s == conntrack.MaxEntries {
+		name = "conntrack max"
+	}
+	return fmt.Sprintf("the policy wants %s = %s, but it stays as it is: %s", name, text, v.Refused)
+}
+
+// ownTimeoutNotes tell of interfaces whose timeouts get shorter and are not the
+// host's: those bind a flow when it begins.
+func ownTimeoutNotes(old, new *policies.Policy) []string {
+	if old == nil {
+		return nil
+	}
+	host := conntrack.Wanted(new)
+	var names []string
+	for _, i := range new.Interfaces {
+		index := slices.IndexFunc(old.Interfaces, func(o *policies.Interface) bool { return o.Name == i.Name })
+		if index < 0 {
+			continue
+		}
+		shorter := false
+		was, is := idleTimeouts(old.Interfaces[index]), idleTimeouts(i)
+		for _, t := range []struct {
+			setting conntrack.Setting
+			was, is time.Duration
+		}{
+			{conntrack.TimeoutTCPEstablished, was.TCPEstablished, is.TCPEstablished},
+			{conntrack.TimeoutUDP, was.UDP, is.UDP},
+			{conntrack.TimeoutUDPStream, was.UDPStream, is.UDPStream},
+		} {
+			shorter = shorter || t.is < t.was && uint32(t.is/time.Second) != host[t.setting]
+		}
+		if shorter {
+			names = append(names, i.Name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("the timeouts of %s get shorter, and are not the host's: they bind flows that begin from now on, and live ones take the host's with their next packet; sgc conntrack tune --existing shortens them once", strings.Join(names, ", "))}
+}
+
+// idleTimeouts are the timeouts of an interface.
+func idleTimeouts(i *policies.Interface) policies.Timeouts {
+	if i.Timeouts == nil {
+		return policies.DefaultTimeouts
+	}
+	return *i.Timeouts
+}
+
+// views are the settings in JSON: those that are to be set, and those that
+// stay. done says how they were set; nil before that.
+func (p *settingsPlan) views(done []conntrack.Tuned) []settingView {
+	out := []settingView{}
+	if p == nil {
+		return out
+	}
+	for _, step := range p.steps {
+		v := newSettingView(conntrack.Tuned{SettingChange: step.SettingChange})
+		for _, d := range done {
+			if d.Setting == step.Setting {
+				v = newSettingView(d)
+			}
+		}
+		v.Restored = step.back
+		out = append(out, v)
+	}
+	return append(out, p.refused...)
+}
+
+// text stands for all that the plan sets: two with the same text do the same.
+func (p *settingsPlan) text() string {
+	if p == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, c := range p.changes() {
+		fmt.Fprintln(&b, c)
+	}
+	return b.String()
+}
+
+// writeTuned says how settings were set.
+func writeTuned(b *strings.Builder, done []conntrack.Tuned) {
+	for _, d := range done {
+		if d.By != "" {
+			fmt.Fprintf(b, "%s (by %s)\n", settingText(d.SettingChange), d.By)
+		}
+	}
+}
