@@ -8,6 +8,8 @@
 //	shard.go   large address lists, cut into sets that the kernel handles well
 //	space.go   atoms and addresses laid out as maps and leaf chains
 //	filter.go  the chains that a packet walks to get there
+//	noflow.go  what belongs to no flow; the window for routed flows
+//	refused.go UDP whose flow was cut
 //	raw.go     those before conntrack: notrack
 //	open.go    the open space: what notrack is for, and its ICMP errors
 //	acl.go     network ACLs: first-match elimination

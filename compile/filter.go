@@ -83,42 +83,15 @@ func (c *compiler) protocolRules(p *profile, d flow.Direction, f flow.Family, pr
 		rules = append(rules, c.errorRules(p, d, f)...)
 		return append(rules, c.decideSpace(c.icmpSpace(space, d, f), c.icmpRules(p.scope, d, f))...)
 	}
-	rules = append(rules, c.invalidRules(p, d, f, proto)...)
+	rules = append(rules, c.noFlowRules(p, d, f, proto)...)
+	if proto == flow.UDP {
+		rules = append(rules, c.refusedRules(d, f)...)
+	}
 	return append(rules, c.decideSpace(&keySpace{
 		name: space, of: "ports", direction: d, family: f,
 		field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
 		allowed: accept,
 	}, c.portRules(p.scope, d, f, proto))...)
-}
-
-// invalidRules refuse packets that belong to no flow, such as segments outside
-// of the window. Open flows are judged by the rules alone, also where they stay
-// in conntrack.
-func (c *compiler) invalidRules(p *profile, d flow.Direction, f flow.Family, proto flow.Protocol) []ruleset.Rule {
-	refused := c.refused(d, byGroups)
-	o := c.open(p.scope, f, proto)
-	var rules []ruleset.Rule
-	if set := c.addAlwaysTrack(p, f); set != "" && !o.empty() {
-		rules = append(rules, ruleset.Rule{
-			Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}, lookup(set, ruleset.Peer(f, d)), refused},
-			Comment:    "belongs to no flow",
-		})
-	}
-	statements := []ruleset.Statement{ruleset.MatchState{State: ruleset.CtInvalid}}
-	for _, opened := range flow.Directions {
-		ports := o.ports(opened)
-		if isWhole(ports, 65535) {
-			return rules
-		}
-		// Where only one direction's ports are not all, the other's are none:
-		// both need a rule for all ports of the opposite direction.
-		if len(ports) > 0 {
-			statements = append(statements, ruleset.Lookup{
-				Fields: []ruleset.Field{openedPort(opened, d)}, Set: c.addOpenPorts(p.scope, opened, f, proto, o), Negate: true,
-			})
-		}
-	}
-	return append(rules, ruleset.Rule{Statements: append(statements, refused), Comment: "belongs to no flow"})
 }
 
 // exemptRules accept what is never filtered within one protocol (2.6).
@@ -220,12 +193,17 @@ func (c *compiler) addHostSets() {
 		a := netip.MustParseAddr(s)
 		exempt = append(exempt, netip.PrefixFrom(a, a.BitLen()))
 	}
+	c.addSet(&ruleset.Set{
+		Name: adoptionSet, Comment: "families whose routed flows go on without an entry",
+		Key: []ruleset.Type{ruleset.NFProto}, Timed: true,
+	})
 	for _, f := range flow.Families {
 		suffix := familySuffix(f)
 		c.addAddressSet("exempt."+suffix, "never filtered: services and host.exempt", f, mergePrefixes(exempt, f))
 		if ranges := mergePrefixes(c.policy.Host.DNSResolvers, f); len(ranges) > 0 {
 			c.addAddressSet("resolvers."+suffix, "host.dns_resolvers", f, ranges)
 		}
+		c.addRefusedSets(f)
 		c.addSet(&ruleset.Set{
 			Name: "flows." + suffix, Comment: "live flows of other protocols",
 			Key:     []ruleset.Type{ruleset.IfName, ruleset.InetProto, addressType(f)},

@@ -165,8 +165,19 @@ func (a *attachment) judgePorts(p *flow.Packet) Decision {
 		return Decision{Allow: true, Class: Tracked, Reason: "it belongs to a tracked flow"}
 	case flow.Invalid:
 		return Decision{Reason: "it belongs to no flow and cannot open one"}
+	case flow.New:
+		if p.Protocol == flow.TCP && !opensTCPFlow(p) {
+			return Decision{Reason: "a connection begins with a SYN; this segment belongs to no known one"}
+		}
 	}
 	return a.judgeByRules(p, Tracked, func() string { return a.whyTracked(p) })
+}
+
+// opensTCPFlow reports whether the segment begins a connection (2.4). Else a
+// connection that was cut would come back with the next segment of the side that
+// may still send.
+func opensTCPFlow(p *flow.Packet) bool {
+	return p.TCPFlags&(flow.FIN|flow.SYN|flow.RST|flow.ACK) == flow.SYN
 }
 
 // judgeICMP judges the family's own ICMP (2.5 for errors).

@@ -107,6 +107,11 @@ func icmp(d flow.Direction, peer string, icmpType, icmpCode uint8) flow.Packet {
 	return p
 }
 
+func segment(flags uint8, p flow.Packet) flow.Packet {
+	p.TCPFlags = flags
+	return p
+}
+
 func state(s flow.State, p flow.Packet) flow.Packet {
 	p.State = s
 	return p
@@ -194,6 +199,13 @@ func TestTheCloudDocumentationsExample(t *testing.T) {
 		{"what the host opens is tracked", out(flow.TCP, client4, 443, 40000), policies.Tracked, "any4", "", ""},
 		{"what the host opens from port 80 is untracked", out(flow.TCP, client4, 443, 80), policies.Untracked, "any4", "http", ""},
 		{"a packet of no flow is dropped", state(flow.Invalid, out(flow.TCP, client4, 443, 40000)), policies.None, "", "", ""},
+		{"a segment without an entry opens no tracked flow", segment(flow.ACK, in(flow.TCP, "203.0.113.1", 40000, 22)), policies.None, "", "", ""},
+		{"nor does one of the host", segment(flow.ACK|flow.PSH, out(flow.TCP, client4, 443, 40000)), policies.None, "", "", ""},
+		{"nor an answer to nothing", segment(flow.SYN|flow.ACK, out(flow.TCP, client6, 443, 40000)), policies.None, "", "", ""},
+		{"of a flow that is known it passes", state(flow.Established, segment(flow.ACK, in(flow.TCP, "203.0.113.1", 40000, 22))), policies.Tracked, "", "", ""},
+		{"of an untracked flow it is judged by the rules", segment(flow.ACK, in(flow.TCP, client4, 40000, 80)), policies.Untracked, "http", "any4", ""},
+		{"in both directions", segment(flow.ACK, out(flow.TCP, client6, 40000, 80)), policies.Untracked, "any6", "http", ""},
+		{"UDP has no flags", segment(flow.ACK, out(flow.UDP, client4, 53, 40000)), policies.Tracked, "any4", "", ""},
 		{"the host's other protocols are tracked", out(47, client4, 0, 0), policies.Tracked, "any4", "", ""},
 		{"their answers pass for 600 seconds", state(flow.Established, in(47, client4, 0, 0)), policies.Tracked, "", "", ""},
 		{"and are dropped without", in(47, client4, 0, 0), policies.None, "", "", ""},
@@ -227,6 +239,7 @@ func TestReasonsForPeople(t *testing.T) {
 		{out(47, "203.0.113.1", 0, 0), "protocol gre is always tracked, by address and protocol"},
 		{in(flow.TCP, "203.0.113.1", 1, 23), "no ingress rule of the groups of interface.eth0 allows it"},
 		{in(flow.TCP, "169.254.169.254", 80, 40000), "169.254.169.254 is the cloud's metadata service"},
+		{segment(flow.ACK, in(flow.TCP, "203.0.113.1", 1, 22)), "a connection begins with a SYN; this segment belongs to no known one"},
 		{on("eth1", in(flow.TCP, "203.0.113.1", 1, 23)), "no interface block names eth1"},
 	} {
 		if got := judge.Decide(&row.packet).Reason; got != row.want {

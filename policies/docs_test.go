@@ -155,8 +155,9 @@ func checkPart(t *testing.T, at, text string) {
 //	| in tcp 203.0.113.1:40000 → 192.0.2.10:22, established | allow, tracked | why |
 //	| out icmp type 8 192.0.2.10 → 203.0.113.1 | drop | why |
 //
-// The interface is eth0 unless "on NAME" stands before.
-var packetLine = regexp.MustCompile(`^\| (?:on (\S+) )?(in|out) (\S+) (?:type (\d+) )?(\S+) → ([^\s,]+)(?:, (established|related|invalid))? \| (allow|drop)(?:, (\w+))? \|`)
+// The interface is eth0 unless "on NAME" stands before. TCP is a SYN unless the
+// line says otherwise.
+var packetLine = regexp.MustCompile(`^\| (?:on (\S+) )?(in|out) (\S+) (?:type (\d+) )?(\S+) → ([^\s,]+)(?:, (established|related|invalid|without SYN))? \| (allow|drop)(?:, (\w+))? \|`)
 
 // The packets that the manual says to pass or not, under the policy shown
 // above them, do.
@@ -221,6 +222,12 @@ func packetOf(t *testing.T, m []string) *flow.Packet {
 		p.ICMPType = uint8(n)
 	}
 	p.State = map[string]flow.State{"": flow.New, "established": flow.Established, "related": flow.Related, "invalid": flow.Invalid}[m[7]]
+	if p.Protocol == flow.TCP {
+		p.TCPFlags = flow.SYN
+		if m[7] != "" {
+			p.TCPFlags = flow.ACK
+		}
+	}
 	end := func(text string) (netip.Addr, uint16) {
 		if !p.Protocol.HasPorts() {
 			a, err := netip.ParseAddr(text)

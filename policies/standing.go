@@ -18,8 +18,8 @@ type Standing struct {
 }
 
 // Standing says what the policy means for the flow that p opened: whether p
-// would open it today. It does not look at the packet's State, which is taken
-// for New.
+// would open it today. It looks neither at the packet's State, which is taken
+// for New, nor at its TCP flags, which are taken for those of a SYN.
 func (j *Judge) Standing(p *flow.Packet) Standing {
 	a := j.attachment(p.Interface)
 	switch {
