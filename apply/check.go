@@ -50,8 +50,11 @@ func checkElements(s *ruleset.Set) error {
 	if len(s.Key) == 0 {
 		return fmt.Errorf("set %s has no key", s.Name)
 	}
-	if s.Interval && len(s.Key) != 1 {
-		return fmt.Errorf("set %s holds ranges of a concatenation", s.Name)
+	if s.Interval && (len(s.Key) != 1) != s.Timed {
+		return fmt.Errorf("set %s: ranges of several fields are timed, and those of one field are not", s.Name)
+	}
+	if s.Timed && (len(s.Elements) != 0 || s.Map || s.Dynamic || s.Timeout != 0) {
+		return fmt.Errorf("timed set %s must hold neither elements nor verdicts, and have no timeout of its own", s.Name)
 	}
 	if s.Dynamic && (len(s.Elements) != 0 || s.Map) {
 		return fmt.Errorf("dynamic set %s must hold neither elements nor verdicts", s.Name)

@@ -34,6 +34,8 @@ type Refusal struct {
 	Object string
 	// Err unwraps to the kernel's error number.
 	Err error
+	// destroys is that of the operation.
+	destroys bool
 }
 
 func (e *RefusedError) Error() string {
@@ -139,8 +141,8 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 	return nil
 }
 
-// send sends one transaction and reads what became of it.
-func (c *conn) send(ctx context.Context, b *batch) error {
+// sendOnce sends one transaction and reads what became of it.
+func (c *conn) sendOnce(ctx context.Context, b *batch) error {
 	_, err := c.socket.Sendmsg(ctx, b.message.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	if err != nil {
 		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(b.message.buf), explain(err))
@@ -178,6 +180,11 @@ func awaitPackets() {
 	}
 }
 
+// sendOverhead is what the kernel keeps of a send buffer for itself.
+//
+// Source: Linux net/netlink/af_netlink.c, netlink_sendmsg.
+const sendOverhead = 32
+
 // reserve makes the socket's buffers large enough for a batch of n bytes and
 // for many errors.
 func (c *conn) reserve(n int) error {
@@ -193,7 +200,7 @@ func (c *conn) reserve(n int) error {
 	if err != nil {
 		return err
 	}
-	if size < n+32 {
+	if size < n+sendOverhead {
 		return fmt.Errorf("the socket's send buffer is limited to %d bytes: raise net.core.wmem_max, or run with CAP_NET_ADMIN in the initial user namespace", size)
 	}
 	return nil
@@ -275,5 +282,5 @@ func (b *batch) refusal(sequence uint32, e *kernelError) Refusal {
 			object = fmt.Sprintf("%s element %s of set %s", o.action, keyText(o.set, key), o.name)
 		}
 	}
-	return Refusal{Object: object, Err: explain(e)}
+	return Refusal{Object: object, Err: explain(e), destroys: o.destroys}
 }

@@ -119,8 +119,13 @@ func decodeSet(b []byte) (*Set, error) {
 		case unix.NFTA_SET_DESC:
 			d := walk(a.data)
 			for d.next() {
-				if d.typ == unix.NFTA_SET_DESC_SIZE {
+				switch d.typ {
+				case unix.NFTA_SET_DESC_SIZE:
 					s.size = d.u32()
+				case setDescConcat:
+					if s.lengths, d.err = decodeLengths(d.data); d.err != nil {
+						return s, d.err
+					}
 				}
 			}
 			if d.err != nil {
@@ -129,6 +134,23 @@ func decodeSet(b []byte) (*Set, error) {
 		}
 	}
 	return s, a.err
+}
+
+// decodeLengths reads the lengths of the fields of a key.
+func decodeLengths(b []byte) (lengths []uint32, err error) {
+	list := walk(b)
+	for list.next() {
+		f := walk(list.data)
+		for f.next() {
+			if f.typ == setFieldLen {
+				lengths = append(lengths, f.u32())
+			}
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+	}
+	return lengths, list.err
 }
 
 // udataSetComment is NFTNL_UDATA_SET_COMMENT; the comments of tables, chains

@@ -134,7 +134,7 @@ func TestElementsOfDumps(t *testing.T) {
 			}
 			m.end(l)
 			r := newElementReader(&Set{keyLen: 1, flags: unix.NFT_SET_INTERVAL})
-			if n, err := r.message(m.buf); err != nil || n != len(test.in) {
+			if n, err := eachElement(m.buf, r.element); err != nil || n != len(test.in) {
 				t.Fatal(n, err)
 			}
 			e := r.elements()
@@ -160,7 +160,7 @@ func TestVerdictsOfDumps(t *testing.T) {
 	}
 	m.end(l)
 	r := newElementReader(&Set{keyLen: 1})
-	if _, err := r.message(m.buf); err != nil {
+	if _, err := eachElement(m.buf, r.element); err != nil {
 		t.Fatal(err)
 	}
 	e := r.elements()
@@ -195,7 +195,7 @@ func TestTornAndHugeElementMessages(t *testing.T) {
 		if length > 65_000 {
 			t.Fatalf("a message of %d bytes", length)
 		}
-		n, err := r.message(b[headerSize+nfgenmsgSize : length])
+		n, err := eachElement(b[headerSize+nfgenmsgSize:length], r.element)
 		if err != nil || n%2 != 0 {
 			t.Fatalf("a message of %d elements: %v", n, err)
 		}
@@ -244,7 +244,7 @@ func FuzzDecode(f *testing.F) {
 		})
 		for _, flags := range []uint32{0, unix.NFT_SET_INTERVAL} {
 			r := newElementReader(&Set{keyLen: 4, flags: flags})
-			if _, err := r.message(b); err == nil {
+			if _, err := eachElement(b, r.element); err == nil {
 				e := r.elements()
 				for i := range e.len() {
 					if e.interval && string(e.first(i)) > string(e.last(i)) && !e.torn {

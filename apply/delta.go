@@ -107,6 +107,9 @@ type batch struct {
 	part       part
 	operations []operation
 	message    message
+	// expirations are where in the message the remaining times of elements
+	// stand, 8 bytes each.
+	expirations []int
 }
 
 // change is a Change that is not put into words yet.
@@ -115,6 +118,8 @@ type change struct {
 	text, was func() string
 	// elements stands for the changed elements of a set.
 	elements *elementChanges
+	// timed stands for the changed elements of a timed set.
+	timed *timedChanges
 }
 
 // operation is one message of a transaction.
@@ -130,6 +135,8 @@ type operation struct {
 	start int
 	// set describes the keys of elements.
 	set *ruleset.Set
+	// destroys is set where elements are removed whether they are there or not.
+	destroys bool
 }
 
 func (o operation) String() string {
@@ -201,24 +208,37 @@ func (d *Delta) Bytes() int {
 
 // Digest returns a name for what the transactions do to which objects. It
 // does not depend on the generation: two deltas with equal digests do the same
-// to the same table, however often other tables changed in between.
+// to the same table, however often other tables changed in between. What is
+// left of the time of elements does not count.
 func (d *Delta) Digest() string {
 	sum := sha256.New()
 	for _, b := range d.batches {
-		sum.Write(b.message.buf[beginSize:])
+		at := beginSize
+		for _, expiration := range b.expirations {
+			sum.Write(b.message.buf[at:expiration])
+			at = expiration + 8
+		}
+		sum.Write(b.message.buf[at:])
 	}
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
 }
 
 // Changes returns the differences: of the table, of objects and chains with
 // their rules, of sets with their elements, each by name. A set that is new,
-// or that goes, counts as one change with all its elements. What has to be
+// or that goes, counts as one change with all its elements but for timed ones
+// that are put in. What has to be
 // made anew only because something that it refers to is, is no change.
 func (d *Delta) Changes() iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		for _, c := range d.changes {
 			if c.elements != nil {
 				if !c.elements.each(yield) {
+					return
+				}
+				continue
+			}
+			if c.timed != nil {
+				if !c.timed.each(yield) {
 					return
 				}
 				continue

@@ -82,6 +82,9 @@ func (p *planner) reportSet(s setPlan) {
 	case s.elements != nil && !s.elements.empty():
 		p.delta.changes = append(p.delta.changes, change{elements: s.elements})
 	}
+	if s.timed != nil && !s.timed.empty() {
+		p.delta.changes = append(p.delta.changes, change{timed: s.timed})
+	}
 }
 
 func tableText(flags uint32, comment string) func() string {

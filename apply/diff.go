@@ -18,17 +18,27 @@ import (
 // place (the hook of a chain, the key of a set, any comment) is made anew in
 // the same transaction, with everything that refers to it; a dynamic set then
 // loses its contents.
-func Diff(have *Snapshot, want *ruleset.Table) (*Delta, error) { return diff(have, want, false) }
+//
+// Timed changes are made together with what packets notice of the rest. Sets
+// that are timed are compared without their contents, but for elements that
+// somebody made to stay for ever, which go; one that is made anew loses its
+// elements. Ranges of a set may have no keys in common.
+func Diff(have *Snapshot, want *ruleset.Table, timed ...TimedChange) (*Delta, error) {
+	return diff(have, want, false, timed)
+}
 
 // diff is Diff; with apart, parts are transactions of their own wherever they
 // can be.
-func diff(have *Snapshot, want *ruleset.Table, apart bool) (*Delta, error) {
+func diff(have *Snapshot, want *ruleset.Table, apart bool, timed []TimedChange) (*Delta, error) {
 	d := &Delta{generation: have.Generation}
 	p := planner{delta: d, have: have.Table, want: want, split: apart}
 	if p.have != nil && p.have.Flags&tableOwned != 0 && p.have.Owner != 0 {
 		return nil, fmt.Errorf("table inet %s belongs to another process (netlink port %d), which alone may change it", tableName, p.have.Owner)
 	}
 	if want == nil {
+		if len(timed) > 0 {
+			return nil, fmt.Errorf("timed elements of set %s: there is to be no table", timed[0].Set)
+		}
 		if p.have != nil {
 			p.dropTable()
 		}
@@ -39,6 +49,10 @@ func diff(have *Snapshot, want *ruleset.Table, apart bool) (*Delta, error) {
 		return nil, fmt.Errorf("the table is called %q, and only %q can be committed", want.Name, tableName)
 	}
 	if err := check(want); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.timed, err = bySet(want, timed); err != nil {
 		return nil, err
 	}
 	if err := p.plan(); err != nil {
@@ -81,6 +95,8 @@ type planner struct {
 
 	chains []chainPlan
 	sets   []setPlan
+	// timed holds the changes of timed sets that were asked for.
+	timed map[*ruleset.Set][]TimedChange
 }
 
 // chainPlan says what happens to one chain name.
@@ -101,6 +117,8 @@ type setPlan struct {
 	fresh    bool
 	part     part
 	elements *elementChanges
+	// timed is nil for sets that are none of timed elements.
+	timed *timedChanges
 }
 
 func (p *planner) plan() error {
@@ -235,7 +253,15 @@ func (s setPlan) name() string {
 
 // sameSet reports whether the sets differ in nothing but the elements.
 func sameSet(have *Set, want *ruleset.Set) bool {
-	if have.flags&^setFlagConcat != setFlags(want) || have.keyLen != uint32(want.KeySize()) ||
+	// nft sets the flag of concatenations for all of them; it counts in sets of
+	// ranges alone, where it chooses another kind of set.
+	flags := have.flags
+	if !want.Interval {
+		flags &^= setFlagConcat
+	} else if len(want.Key) > 1 && !slices.Equal(have.lengths, fieldLengths(want)) {
+		return false
+	}
+	if flags != setFlags(want) || have.keyLen != uint32(want.KeySize()) ||
 		have.keyType != want.KeyType() || have.timeout != want.Timeout || have.size != want.Size {
 		return false
 	}
@@ -267,8 +293,20 @@ func setFlags(s *ruleset.Set) uint32 {
 	if s.Dynamic {
 		flags |= unix.NFT_SET_EVAL
 	}
-	if s.Timeout != 0 {
+	if s.Timeout != 0 || s.Timed {
 		flags |= unix.NFT_SET_TIMEOUT
 	}
+	if s.Interval && len(s.Key) > 1 {
+		flags |= setFlagConcat
+	}
 	return flags
+}
+
+// fieldLengths returns the lengths of the fields of a set's key, in bytes.
+func fieldLengths(s *ruleset.Set) []uint32 {
+	lengths := make([]uint32, len(s.Key))
+	for i, t := range s.Key {
+		lengths[i] = uint32(t.Size())
+	}
+	return lengths
 }

@@ -29,6 +29,20 @@ func (p *planner) planElements() error {
 		if s.want == nil || s.want.Dynamic {
 			continue
 		}
+		if s.want.Timed {
+			have := s.have
+			if s.fresh {
+				have = nil
+			}
+			var err error
+			if s.timed, err = planTimed(s.want, have, p.timed[s.want]); err != nil {
+				return err
+			}
+			if have != nil {
+				s.timed.drift(have)
+			}
+			continue
+		}
 		c := &elementChanges{have: s.have, want: s.want, verdicts: map[ruleset.Verdict]verdict{}}
 		for _, e := range s.want.Elements {
 			if e.Verdict == nil {

@@ -19,6 +19,9 @@ const maxElements = 60_000
 // Flags of messages that add something that is not there.
 const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
+// markSize is the length of the message that ends a transaction.
+const markSize = headerSize + nfgenmsgSize
+
 // beginSize is the length of the message that begins a transaction.
 const beginSize = headerSize + nfgenmsgSize + attributeSize + 4
 
@@ -28,6 +31,12 @@ const beginSize = headerSize + nfgenmsgSize + attributeSize + 4
 func (b *batch) open(generation uint32) {
 	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
 	b.message.u32(unix.NFNL_BATCH_GENID, generation)
+	b.message.finish()
+}
+
+// openUnbound begins a transaction that is made whatever the generation is.
+func (b *batch) openUnbound() {
+	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
 	b.message.finish()
 }
 
@@ -93,6 +102,13 @@ func (p *planner) reserve(sets []setPlan) {
 			p.room += each * (len(s.elements.added) + len(s.elements.removed))
 		}
 	}
+	if p.part == switching {
+		for _, s := range p.sets {
+			if s.timed != nil && len(s.timed.added) > 0 {
+				p.room += timedSize(s.want, &s.timed.added[0]) * len(s.timed.added)
+			}
+		}
+	}
 	p.room += p.room / 64
 	if p.batch != nil {
 		p.batch.message.buf = slices.Grow(p.batch.message.buf, p.room)
@@ -121,6 +137,13 @@ func (p *planner) emitPart() {
 	for _, s := range sets {
 		if s.elements != nil && s.elements.have != nil {
 			p.deleteElements(s.elements)
+		}
+	}
+	if p.part == switching {
+		for _, s := range p.sets {
+			if s.timed != nil {
+				p.removeTimed(s.timed)
+			}
 		}
 	}
 	for _, s := range sets {
@@ -154,6 +177,13 @@ func (p *planner) emitPart() {
 	for _, s := range sets {
 		if s.elements != nil {
 			p.addElements(s.elements)
+		}
+	}
+	if p.part == switching {
+		for _, s := range p.sets {
+			if s.timed != nil {
+				p.addTimed(s.timed)
+			}
 		}
 	}
 	for _, c := range chains {
@@ -286,15 +316,31 @@ func (p *planner) addSet(s *ruleset.Set) {
 	if s.Timeout != 0 {
 		m.u64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout/time.Millisecond))
 	}
-	if s.Size != 0 {
+	if ranges := s.Interval && len(s.Key) > 1; ranges || s.Size != 0 {
 		desc := m.nest(unix.NFTA_SET_DESC)
-		m.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
+		if s.Size != 0 {
+			m.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
+		}
+		if ranges {
+			m.fieldLengths(s)
+		}
 		m.end(desc)
 	}
 	if data := s.UserData(); len(data) > 0 {
 		m.bytes(unix.NFTA_SET_USERDATA, data)
 	}
 	m.finish()
+}
+
+// fieldLengths appends the lengths of the fields of a set's key.
+func (m *message) fieldLengths(s *ruleset.Set) {
+	list := m.nest(setDescConcat)
+	for _, length := range fieldLengths(s) {
+		field := m.nest(unix.NFTA_LIST_ELEM)
+		m.u32(setFieldLen, length)
+		m.end(field)
+	}
+	m.end(list)
 }
 
 // addRules inserts the rules that come. Several before the same anchor come to

@@ -33,10 +33,7 @@ func (p *planner) elementWriter(typ, flags int, action Action, set *ruleset.Set)
 func (p *planner) deleteElements(c *elementChanges) {
 	w := p.elementWriter(unix.NFT_MSG_DELSETELEM, 0, Remove, c.want)
 	if c.catchAll {
-		m := w.room(64)
-		element := m.nest(unix.NFTA_LIST_ELEM)
-		m.u32(unix.NFTA_SET_ELEM_FLAGS, elementCatchAll)
-		m.end(element)
+		w.catchAll()
 	}
 	have := &c.have.elements
 	drop := func(i int32) {
@@ -71,6 +68,9 @@ func (p *planner) addElements(c *elementChanges) {
 	}
 	w.close()
 }
+
+// batch is the transaction that the open message belongs to.
+func (w *elementWriter) batch() *batch { return w.planner.batch }
 
 // room returns the message to append n bytes of elements to.
 func (w *elementWriter) room(n int) *message {

@@ -67,9 +67,15 @@ func (d *Delta) After() uint32 { return d.generationAfter(len(d.batches)) }
 func (d *Delta) generationAfter(transactions int) uint32 {
 	generation := d.generation
 	for range transactions {
-		if generation++; generation == 0 {
-			generation = 1 // the kernel leaves 0 out
-		}
+		generation = after(generation)
+	}
+	return generation
+}
+
+// after returns the generation that a transaction makes of one.
+func after(generation uint32) uint32 {
+	if generation++; generation == 0 {
+		return 1 // the kernel leaves 0 out
 	}
 	return generation
 }

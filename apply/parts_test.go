@@ -200,7 +200,7 @@ func TestDeltasAreOneTransactionUnlessAPacketCouldBeJudgedWrongly(t *testing.T) 
 					test.before(before)
 				}
 				l.apply(before)
-				d, err := diff(l.snapshot(), want, apart)
+				d, err := diff(l.snapshot(), want, apart, nil)
 				if err == nil {
 					err = l.kernel.Commit(context.Background(), d)
 				}
@@ -459,7 +459,7 @@ func TestPacketsSeeOneTableOrTheOther(t *testing.T) {
 		fresh.apply(nil)
 		fresh.apply(b)
 		before, after := visible(l.snapshot()), visible(fresh.snapshot())
-		d, err := diff(l.snapshot(), b, true)
+		d, err := diff(l.snapshot(), b, true, nil)
 		if err != nil {
 			fail("%v", err)
 		}
@@ -527,7 +527,7 @@ func TestTakingBackLeavesWhatWasThere(t *testing.T) {
 	for range 60 {
 		b := randomTable(r)
 		before := l.snapshot()
-		d, err := diff(before, b, true)
+		d, err := diff(before, b, true, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

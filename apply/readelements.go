@@ -39,8 +39,9 @@ func newElementReader(s *Set) *elementReader {
 	}
 }
 
-// message reads one message of the dump and returns the number of elements.
-func (r *elementReader) message(b []byte) (int, error) {
+// eachElement calls f for every element in a message of a dump, and returns
+// their number.
+func eachElement(b []byte, f func(element []byte) error) (int, error) {
 	n := 0
 	for a := walk(b); ; {
 		if !a.next() {
@@ -51,7 +52,7 @@ func (r *elementReader) message(b []byte) (int, error) {
 		}
 		list := walk(a.data)
 		for list.next() {
-			if err := r.element(list.data); err != nil {
+			if err := f(list.data); err != nil {
 				return n, err
 			}
 			n++

@@ -255,6 +255,16 @@ func (r *reader) elements(t *Table, s *Set) error {
 	if s.flags&unix.NFT_SET_EVAL != 0 {
 		return nil
 	}
+	// Time takes the elements of timed sets out without a generation: they are
+	// never remembered.
+	if s.timed() {
+		list := newTimedReader(s)
+		if err := r.conn.elements(r.ctx, t.Name, s.Name, r.report, list.element); err != nil {
+			return err
+		}
+		s.Timed, s.timedCatchAll = list.elements(), list.catchAll
+		return nil
+	}
 	if r.known.Identity != "" {
 		if e, ok := knownElements(r.known.Table, s); ok {
 			s.elements = e
@@ -263,21 +273,26 @@ func (r *reader) elements(t *Table, s *Set) error {
 		}
 	}
 	list := newElementReader(s)
-	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
-		func(m *message) {
-			m.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
-			m.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		},
-		func(_ uint8, b []byte) error {
-			n, err := list.message(b)
-			r.report(n)
-			return err
-		})
-	if err != nil {
+	if err := r.conn.elements(r.ctx, t.Name, s.Name, r.report, list.element); err != nil {
 		return err
 	}
 	s.elements = list.elements()
 	return nil
+}
+
+// elements calls f for every element of a set, and report with the number of
+// those that a message held.
+func (c *conn) elements(ctx context.Context, table, set string, report func(n int), f func(element []byte) error) error {
+	return c.dump(ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
+		func(m *message) {
+			m.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+			m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+		},
+		func(_ uint8, b []byte) error {
+			n, err := eachElement(b, f)
+			report(n)
+			return err
+		})
 }
 
 // others lists stateful objects and flowtables.

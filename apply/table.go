@@ -3,6 +3,8 @@ package apply
 import (
 	"fmt"
 	"time"
+
+	"sgc/internal/ruleset"
 )
 
 // tableName is the only table that sgc owns, of the inet family.
@@ -24,6 +26,8 @@ const (
 	setCount       = 20
 
 	setFlagConcat = 0x80
+	setDescConcat = 2
+	setFieldLen   = 1
 
 	elementObjref      = 9
 	elementKeyEnd      = 10
@@ -127,8 +131,16 @@ type Set struct {
 	stateful bool
 	userData []byte
 	// count is how many elements the kernel counts; interval ends too.
-	count    uint32
+	count uint32
+	// lengths holds the lengths of the fields of a key, if the kernel keeps them.
+	lengths  []uint32
 	elements elements
+	// Timed holds the elements of a set that are there for a time, with what is
+	// left of it, sorted by First. Those without a Timeout stay for ever: sgc
+	// makes none.
+	Timed []ruleset.TimedElement
+	// timedCatchAll says that a timed set holds the element "*".
+	timedCatchAll bool
 }
 
 // verdictType is NFT_DATA_VERDICT, the data type of a verdict map.
@@ -136,7 +148,7 @@ const verdictType = 0xffffff00
 
 // Size returns the number of elements; intervals count once. Dynamic sets are
 // not read: they have none here.
-func (s *Set) Size() int { return s.elements.len() }
+func (s *Set) Size() int { return s.elements.len() + len(s.Timed) }
 
 // Set returns the set with a name, or nil.
 func (t *Table) Set(name string) *Set {

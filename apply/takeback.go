@@ -105,8 +105,7 @@ func (n names) without(prepared *batch) *batch {
 		return nil
 	}
 	b := &batch{}
-	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
-	b.message.finish()
+	b.openUnbound()
 	p := planner{batch: b}
 	// A table that somebody else has put something into stays.
 	if table && len(chains) == len(n.chains) && len(sets) == len(n.sets) {

@@ -1,0 +1,179 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// Generations are a time in which nobody else changed nf_tables: it had the
+// generation From, and has the generation To after transactions of the caller's
+// own. What is known of the table at From is true at To, but for the elements of
+// timed sets. The zero value says nothing.
+type Generations struct{ From, To uint32 }
+
+// Attempts to change timed elements while others change nf_tables. The last one
+// is made whatever the generation is.
+const (
+	timedAttempts = 10
+	timedPause    = 20 * time.Millisecond
+)
+
+// ChangeTimed changes elements of timed sets of the table, which the kernel
+// holds, and nothing else. Changes that remove come before those that add. It is
+// one transaction unless the socket takes no such large one (without CAP_NET_ADMIN
+// in the first user namespace); if it fails, the transactions before the last one
+// were done.
+//
+// It returns which generations it led from and to; somebody who remembers the
+// table at From may go on with To. They are zero if the kernel was changed by
+// others all the time.
+//
+// A set that the kernel does not hold as the table has it is an error, as is an
+// element that Diff would not take.
+func (k *Kernel) ChangeTimed(ctx context.Context, table *ruleset.Table, changes []TimedChange) (Generations, error) {
+	sets, err := bySet(table, changes)
+	if err != nil {
+		return Generations{}, err
+	}
+	c, err := k.dial()
+	if err != nil {
+		return Generations{}, err
+	}
+	defer c.close() // the kernel has answered, or the error says that it has not
+	for attempt := 1; ; attempt++ {
+		g, err := c.changeTimed(ctx, table, sets, attempt < timedAttempts)
+		again := errors.Is(err, ErrChanged) || errors.Is(err, errInterrupted)
+		if err == nil || !again || attempt >= timedAttempts {
+			if err != nil {
+				err = fmt.Errorf("change timed elements: %w", err)
+			}
+			return g, err
+		}
+		select {
+		case <-ctx.Done():
+			return Generations{}, fmt.Errorf("change timed elements: %w", ctx.Err())
+		case <-time.After(timedPause):
+		}
+	}
+}
+
+// changeTimed makes one attempt; a bound one fails with ErrChanged if somebody
+// else changes nf_tables meanwhile.
+func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*ruleset.Set][]TimedChange, bound bool) (Generations, error) {
+	var g Generations
+	generation, err := c.generation(ctx)
+	if err != nil {
+		return g, explain(err)
+	}
+	live, err := c.timedSets(ctx, table.Name, sets)
+	if err != nil {
+		return g, explain(err)
+	}
+	// The planner writes the messages of one transaction, which is cut to what the
+	// socket takes.
+	p := planner{delta: &Delta{generation: generation}, want: table, part: switching}
+	for _, s := range table.Sets {
+		if len(sets[s]) == 0 {
+			continue
+		}
+		plan, err := planTimed(s, live[s], sets[s])
+		if err != nil {
+			return g, err
+		}
+		p.sets = append(p.sets, setPlan{want: s, timed: plan})
+	}
+	p.reserve(nil)
+	p.emitPart()
+	p.end()
+	g.From, g.To = generation, generation
+	for _, b := range p.delta.batches {
+		parts, err := c.cut(b, generation, bound)
+		if err != nil {
+			return g, err
+		}
+		for _, part := range parts {
+			if err := c.send(context.WithoutCancel(ctx), part); err != nil {
+				return Generations{}, err
+			}
+			g.To = after(g.To)
+		}
+	}
+	if !bound {
+		return Generations{}, nil
+	}
+	return g, nil
+}
+
+// timedSets reads sets with their elements.
+func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Set][]TimedChange) (map[*ruleset.Set]*Set, error) {
+	live := make(map[*ruleset.Set]*Set, len(sets))
+	for want := range sets {
+		b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *message) {
+			m.str(unix.NFTA_SET_TABLE, table)
+			m.str(unix.NFTA_SET_NAME, want.Name)
+		})
+		if errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("the kernel holds no set %s of table inet %s: %w", want.Name, table, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		have, err := decodeSet(b)
+		if err != nil {
+			return nil, err
+		}
+		if !have.timed() || !sameSet(have, want) {
+			return nil, fmt.Errorf("set %s of table inet %s is not as it was made: the kernel holds %s", want.Name, table, setText(have))
+		}
+		list := newTimedReader(have)
+		if err := c.elements(ctx, table, want.Name, func(int) {}, list.element); err != nil {
+			return nil, fmt.Errorf("elements of set %s: %w", want.Name, err)
+		}
+		have.Timed, have.timedCatchAll = list.elements(), list.catchAll
+		live[want] = have
+	}
+	return live, nil
+}
+
+// cut returns a transaction as those that the socket takes, each bound to the
+// generation that the one before it leaves, or all to none.
+func (c *conn) cut(b *batch, generation uint32, bound bool) ([]*batch, error) {
+	room := len(b.message.buf)
+	if err := c.reserve(room); err != nil {
+		size, serr := c.socket.WriteBuffer()
+		if room = size - sendOverhead; serr != nil || room < 2*maxElements {
+			return nil, err
+		}
+	}
+	var out []*batch
+	var at *batch
+	for i, o := range b.operations {
+		message := b.operation(i)
+		if at != nil && len(at.message.buf)+len(message)+markSize > room {
+			at.close()
+			at = nil
+		}
+		if at == nil {
+			at = &batch{part: b.part}
+			at.message.buf = make([]byte, 0, min(room, len(b.message.buf)))
+			if bound {
+				at.open(generation)
+			} else {
+				at.openUnbound()
+			}
+			generation = after(generation)
+			out = append(out, at)
+		}
+		at.append(o, message)
+	}
+	if at != nil {
+		at.close()
+	}
+	return out, nil
+}

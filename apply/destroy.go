@@ -1,0 +1,130 @@
+package apply
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// Attempts to remove timed elements on kernels that refuse to remove what is
+// gone. Only what ends between the reading of a set and the transaction, a few
+// milliseconds later, fails one.
+const destroyAttempts = 10
+
+// send sends one transaction and reads what became of it. If the kernel is too
+// old to remove elements whether they are there or not (Linux before 6.3), it
+// reads which are there and sends the transaction with these alone.
+func (c *conn) send(ctx context.Context, b *batch) error {
+	err := c.sendOnce(ctx, b)
+	if !refusedDestroy(err, unix.EINVAL) {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		known, rerr := c.withoutDestroy(ctx, b)
+		if rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		if known == nil {
+			return nil
+		}
+		if err = c.sendOnce(ctx, known); !refusedDestroy(err, unix.ENOENT) || attempt == destroyAttempts {
+			return err
+		}
+	}
+}
+
+// refusedDestroy reports whether err is the kernel's no to removing elements
+// whether they are there or not.
+func refusedDestroy(err error, errno unix.Errno) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && slices.ContainsFunc(refused.Refusals, func(r Refusal) bool {
+		return r.destroys && errors.Is(r.Err, errno)
+	})
+}
+
+// withoutDestroy returns the transaction with messages that every kernel knows,
+// for the elements that are there now; nil if nothing is left of it.
+func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
+	out := &batch{part: b.part}
+	out.message.buf = slices.Clone(b.message.buf[:b.operations[0].start])
+	live := map[*ruleset.Set]*timedReader{}
+	for i, o := range b.operations {
+		if !o.destroys {
+			out.append(o, b.operation(i))
+			continue
+		}
+		if live[o.set] == nil {
+			r := &timedReader{keyLen: o.set.KeySize(), interval: o.set.Interval}
+			if err := c.elements(ctx, tableName, o.set.Name, func(int) {}, r.element); err != nil {
+				return nil, explain(err)
+			}
+			live[o.set] = r
+		}
+		message, err := live[o.set].only(b.operation(i))
+		if err != nil {
+			return nil, err
+		}
+		if message != nil {
+			out.append(o, message)
+		}
+	}
+	if len(out.operations) == 0 {
+		return nil, nil
+	}
+	out.close()
+	return out, nil
+}
+
+// operation returns the message of an operation.
+func (b *batch) operation(i int) []byte {
+	message := b.message.buf[b.operations[i].start:]
+	return message[:binary.NativeEndian.Uint32(message)]
+}
+
+// append adds a message of another transaction to this one.
+func (b *batch) append(o operation, message []byte) {
+	o.start = len(b.message.buf)
+	b.operations = append(b.operations, o)
+	b.message.buf = append(b.message.buf, message...)
+	binary.NativeEndian.PutUint32(b.message.buf[o.start+8:], uint32(len(b.operations)))
+}
+
+// only returns a message that removes those of the elements of another one that
+// the reader has found; nil if there are none.
+func (r *timedReader) only(request []byte) ([]byte, error) {
+	there := make(map[span]bool, len(r.list))
+	for _, e := range r.list {
+		there[span{e.First, e.Last}] = true
+	}
+	m := message{buf: slices.Clone(request[:headerSize+nfgenmsgSize])}
+	binary.NativeEndian.PutUint16(m.buf[4:], unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM)
+	found := false
+	for a := walk(request[headerSize+nfgenmsgSize:]); a.next(); {
+		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			m.bytes(a.typ, a.data)
+			continue
+		}
+		list := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for e := walk(a.data); e.next(); {
+			asked := timedReader{keyLen: r.keyLen, interval: r.interval}
+			if err := asked.element(e.data); err != nil {
+				return nil, err
+			}
+			if asked.catchAll && r.catchAll || len(asked.list) == 1 && there[span{asked.list[0].First, asked.list[0].Last}] {
+				m.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e.data)
+				found = true
+			}
+		}
+		m.end(list)
+	}
+	if !found {
+		return nil, nil
+	}
+	m.finish()
+	return m.buf, nil
+}

@@ -1,0 +1,101 @@
+package apply
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sgc/internal/ruleset"
+)
+
+// destroySetElement removes elements as NFT_MSG_DELSETELEM does, but takes those
+// that are not there for removed.
+//
+// Source: Linux include/uapi/linux/netfilter/nf_tables.h, since 6.3.
+const destroySetElement = 30
+
+// Of a set's elements, what is written of them.
+type timedPart uint8
+
+const (
+	keyOnly timedPart = iota
+	whole
+)
+
+func (p *planner) removeTimed(c *timedChanges) {
+	w := p.timedWriter(destroySetElement, Remove, c.set)
+	w.op.destroys = true
+	if c.catchAll {
+		w.catchAll()
+	}
+	for i := range c.removed {
+		w.timed(&c.removed[i], keyOnly)
+	}
+	w.close()
+}
+
+func (p *planner) addTimed(c *timedChanges) {
+	w := p.timedWriter(unix.NFT_MSG_NEWSETELEM, Add, c.set)
+	for i := range c.added {
+		w.timed(&c.added[i], whole)
+	}
+	w.close()
+}
+
+func (p *planner) timedWriter(typ int, action Action, set *ruleset.Set) *elementWriter {
+	flags := 0
+	if action == Add {
+		// What is there already is no error, so NLM_F_EXCL is not among them.
+		flags = unix.NLM_F_CREATE
+	}
+	return p.elementWriter(typ, flags, action, set)
+}
+
+// catchAll appends the element "*".
+func (w *elementWriter) catchAll() {
+	m := w.room(2*attributeSize + 4)
+	element := m.nest(unix.NFTA_LIST_ELEM)
+	m.u32(unix.NFTA_SET_ELEM_FLAGS, elementCatchAll)
+	m.end(element)
+}
+
+// timed appends an element of a timed set.
+func (w *elementWriter) timed(e *ruleset.TimedElement, part timedPart) {
+	m := w.room(timedSize(w.op.set, e))
+	element := m.nest(unix.NFTA_LIST_ELEM)
+	m.value(unix.NFTA_SET_ELEM_KEY, e.First)
+	if w.op.set.Interval {
+		m.value(elementKeyEnd, e.Last)
+	}
+	if part == whole {
+		m.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.Timeout/time.Millisecond))
+		if e.Expires != 0 {
+			w.batch().expirations = append(w.batch().expirations, len(m.buf)+attributeSize)
+			m.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(e.Expires/time.Millisecond))
+		}
+		if e.Comment != "" {
+			m.bytes(unix.NFTA_SET_ELEM_USERDATA, ruleset.CommentData(e.Comment))
+		}
+	}
+	m.end(element)
+}
+
+// value appends an nft_data of raw bytes.
+func (m *message) value(typ uint16, s string) {
+	nest := m.nest(typ)
+	m.raw(unix.NFTA_DATA_VALUE, s)
+	m.end(nest)
+}
+
+// timedSize is the most that a timed element takes, in bytes.
+func timedSize(s *ruleset.Set, e *ruleset.TimedElement) int {
+	key := 2*attributeSize + align4(s.KeySize())
+	n := attributeSize + key + 2*(attributeSize+8)
+	if s.Interval {
+		n += key
+	}
+	if e.Comment != "" {
+		n += attributeSize + align4(len(e.Comment)+3)
+	}
+	return n
+}
