@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/lab/labtest": {"internal/lab", "internal/flow"},
 	"internal/scenario":    {"policies", "internal/flow", "internal/lab", "internal/regular"},
 	"internal/kerneltest":  {},
+	"internal/livetest":    {},
 	"internal/regular":     {},
 	"policies":             {"internal/flow", "internal/regular"},
 	"compile":              {"policies", "internal/flow", "internal/ruleset"},

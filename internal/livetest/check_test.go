@@ -1,0 +1,293 @@
+package livetest
+
+import (
+	"strings"
+	"time"
+
+	"sgc/internal/flow"
+	"sgc/internal/lab"
+)
+
+// mark begins the time in which a stall counts.
+func mark(talks ...*talk) {
+	for _, k := range talks {
+		k.near.mark()
+		k.far.mark()
+	}
+}
+
+// pause keeps both ends of flows from sending, or lets them go on.
+func pause(paused bool, talks ...*talk) {
+	for _, k := range talks {
+		k.near.paused.Store(paused)
+		k.far.paused.Store(paused)
+	}
+}
+
+// goOn expects that both ends of each flow hear more from each other.
+func (s *stand) goOn(when string, talks ...*talk) {
+	s.t.Helper()
+	const more = 10
+	type heard struct{ near, far uint64 }
+	before := map[*talk]heard{}
+	for _, k := range talks {
+		before[k] = heard{k.near.got.Load(), k.far.got.Load()}
+	}
+	fresh := func(k *talk) heard {
+		return heard{k.near.got.Load() - before[k].near, k.far.got.Load() - before[k].far}
+	}
+	for _, k := range talks {
+		if !eventually(func() bool { h := fresh(k); return h.near >= more && h.far >= more }) {
+			h := fresh(k)
+			s.t.Errorf("%s: %s: the near end heard %d messages, the far end %d, want more of both; %s", when, k.call, h.near, h.far, s.about(k))
+		}
+	}
+}
+
+// smoothly expects that flows go on, and that since their mark neither end
+// waited longer than a stall may be.
+func (s *stand) smoothly(when string, talks ...*talk) {
+	s.t.Helper()
+	s.goOn(when, talks...)
+	for _, k := range talks {
+		for name, e := range map[string]*end{"near": &k.near, "far": &k.far} {
+			e.silent(now() - e.last.Load())
+			if gap := time.Duration(e.gap.Load()); gap > stall {
+				s.t.Errorf("%s: %s: the %s end heard nothing for %s", when, k.call, name, gap.Round(time.Millisecond))
+			}
+		}
+	}
+}
+
+// areCut expects that from now on no packet of the flows comes past sgc, in
+// either direction, while both ends keep sending.
+func (s *stand) areCut(when string, talks ...*talk) {
+	s.t.Helper()
+	before := s.watch.counts(s.t)
+	s.poke(talks...)
+	time.Sleep(impatience)
+	s.poke(talks...)
+	after := s.watch.counts(s.t)
+	for _, k := range talks {
+		if in, out := after[k.leg][0]-before[k.leg][0], after[k.leg][1]-before[k.leg][1]; in+out > 0 {
+			s.t.Errorf("%s: %s: %d packets in, %d packets out, want none; %s", when, k.call, in, out, s.about(k))
+		}
+	}
+}
+
+// oneWayOnly expects that no packet of the flows comes past sgc in direction d.
+func (s *stand) deniedIn(when string, d flow.Direction, talks ...*talk) {
+	s.t.Helper()
+	before := s.watch.counts(s.t)
+	time.Sleep(impatience)
+	after := s.watch.counts(s.t)
+	for _, k := range talks {
+		if n := after[k.leg][d] - before[k.leg][d]; n > 0 {
+			s.t.Errorf("%s: %s: %d packets in the denied direction", when, k.call, n)
+		}
+	}
+}
+
+// poke sends segments in the middle of TCP flows from both ends, since a socket
+// whose segments are lost sends ever more seldom.
+func (s *stand) poke(talks ...*talk) {
+	s.t.Helper()
+	for _, k := range talks {
+		if k.call.protocol != flow.TCP {
+			continue
+		}
+		for range 3 {
+			s.segment(s.near(), k.leg, true, k)
+			s.segment(s.peer, k.leg, false, k)
+		}
+	}
+}
+
+// segment sends one segment in the middle of a flow.
+func (s *stand) segment(ns *lab.Namespace, l leg, near bool, k *talk) {
+	s.t.Helper()
+	source, dest := l.remote, l.local
+	if near {
+		source, dest = k.nearAt, l.remote
+	}
+	b, err := lab.Marshal(&flow.Packet{
+		Protocol: flow.TCP, Source: source.Addr(), Dest: dest.Addr(),
+		SourcePort: source.Port(), DestPort: dest.Port(), TCPFlags: flow.ACK | flow.PSH,
+	}, lab.Envelope{Seq: 4711, Ack: 4711, Payload: []byte("poke")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	// The host's own rules may refuse it: that is an error here, and right.
+	_ = s.sender(ns).Send(b)
+}
+
+func (s *stand) sender(ns *lab.Namespace) *lab.Sender {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.senders[ns.Name()] == nil {
+		iface := "wire"
+		if ns == s.host {
+			iface = "eth0"
+		}
+		sender, err := ns.OpenSender(iface, 0)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { sender.Close() })
+		s.senders[ns.Name()] = sender
+	}
+	return s.senders[ns.Name()]
+}
+
+// entry returns the conntrack entry of a flow.
+func (s *stand) entry(k *talk) (lab.Entry, bool) {
+	s.t.Helper()
+	entries, err := s.witness.Entries()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if lab.Tracks([]lab.Entry{e}, &flow.Packet{
+			Protocol: k.call.protocol, Source: k.remote.Addr(), Dest: k.local.Addr(), SourcePort: k.remote.Port(), DestPort: k.local.Port(),
+		}) {
+			return e, true
+		}
+	}
+	return lab.Entry{}, false
+}
+
+// about says what conntrack knows of a flow.
+func (s *stand) about(k *talk) string {
+	s.t.Helper()
+	if e, ok := s.entry(k); ok {
+		return "conntrack has " + e.String()
+	}
+	return "conntrack has no entry"
+}
+
+// haveEntries expects that each flow has an entry, which names the side that
+// opened it.
+func (s *stand) haveEntries(when string, talks ...*talk) {
+	s.t.Helper()
+	for _, k := range talks {
+		var e lab.Entry
+		if !eventually(func() (ok bool) { e, ok = s.entry(k); return ok }) {
+			s.t.Errorf("%s: %s: no entry", when, k.call)
+			continue
+		}
+		inwards := e.Original.Source == k.remote
+		if inwards != (k.direction == flow.Ingress) {
+			s.t.Errorf("%s: %s: the entry says that the other side opened it: %s", when, k.call, e)
+		}
+	}
+}
+
+// haveNone expects that no flow has an entry.
+func (s *stand) haveNone(when string, talks ...*talk) {
+	s.t.Helper()
+	for _, k := range talks {
+		if e, ok := s.entry(k); ok {
+			s.t.Errorf("%s: %s: there is an entry: %s", when, k.call, e)
+		}
+	}
+}
+
+// opens expects that new flows come about at once.
+func (s *stand) opens(when string, calls ...call) []*talk {
+	s.t.Helper()
+	var talks []*talk
+	for _, c := range calls {
+		begin := time.Now()
+		k, err := s.dial(c, patience)
+		if err != nil {
+			s.t.Errorf("%s: new %s: %v", when, c.filled(), err)
+			continue
+		}
+		if took := time.Since(begin); took > stall {
+			s.t.Errorf("%s: new %s: it took %s", when, c.filled(), took.Round(time.Millisecond))
+		}
+		talks = append(talks, k)
+	}
+	s.smoothly(when+", new", talks...)
+	return talks
+}
+
+// refuses expects that new flows do not come about: nothing of them comes past
+// sgc.
+func (s *stand) refuses(when string, calls ...call) {
+	s.t.Helper()
+	var talks []*talk
+	for _, c := range calls {
+		k, err := s.dial(c, impatience)
+		if err == nil && c.protocol == flow.TCP {
+			s.t.Errorf("%s: new %s: it came about", when, c.filled())
+		}
+		talks = append(talks, k)
+	}
+	time.Sleep(impatience)
+	counts := s.watch.counts(s.t)
+	for _, k := range talks {
+		if n := counts[k.leg][k.direction]; n > 0 {
+			s.t.Errorf("%s: new %s: %d packets came through", when, k.call, n)
+		}
+		// An UDP talk would go on trying, and open its flow when it is allowed.
+		pause(true, k)
+	}
+}
+
+// kinds are calls of both protocols and families, with the rest as in c.
+func kinds(c call) []call {
+	var calls []call
+	for _, f := range flow.Families {
+		for _, p := range []flow.Protocol{flow.TCP, flow.UDP} {
+			k := c
+			k.protocol, k.family, k.connected = p, f, p == flow.UDP && c.connected
+			calls = append(calls, k)
+		}
+	}
+	return calls
+}
+
+// fromStrangers are the same calls with the stranger as the peer.
+func fromStrangers(calls []call) []call {
+	var out []call
+	for _, c := range calls {
+		c.peer = strangerOf[c.family]
+		out = append(out, c)
+	}
+	return out
+}
+
+// serviceCalls are flows of the service in every kind that the place has:
+// connected sockets are the host's own business.
+func (s *stand) serviceCalls(d flow.Direction) []call {
+	calls := kinds(call{direction: d})
+	if !s.place.behind() {
+		for _, f := range flow.Families {
+			calls = append(calls, call{protocol: flow.UDP, family: f, direction: d, connected: true})
+		}
+	}
+	return calls
+}
+
+func only(talks []*talk, keep func(*talk) bool) []*talk {
+	var out []*talk
+	for _, k := range talks {
+		if keep(k) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+func isTCP(k *talk) bool { return k.call.protocol == flow.TCP }
+func isUDP(k *talk) bool { return k.call.protocol == flow.UDP }
+
+// says expects that a text holds another.
+func (s *stand) says(what, text, want string) {
+	s.t.Helper()
+	if !strings.Contains(text, want) {
+		s.t.Errorf("%s does not say %q:\n%s", what, want, text)
+	}
+}
