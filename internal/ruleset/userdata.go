@@ -43,8 +43,8 @@ func (s *Set) UserData() []byte {
 		switch {
 		case s.Key[0].HostOrder():
 			order = orderHost
-		case s.Key[0] == InetProto:
-			order = orderNone // nft's type has none
+		case s.Key[0] == InetProto, s.Key[0] == NFProto:
+			order = orderNone // nft's types have none
 		}
 		b = udata(b, udataSetKeyOrder, native(order))
 	}
