@@ -1,0 +1,316 @@
+package policies
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sgc/internal/flow"
+)
+
+// Past holds the rules that security groups had on interfaces and have no more.
+// A group that is deleted cuts tracked flows that only deleted groups have ever
+// allowed (2.4), and a flow may be older than the rules of today.
+//
+// A Past is a value: nothing changes it. It marshals to JSON and back without
+// loss. The nil Past is empty.
+type Past struct {
+	// Rules are sorted, and no two differ in their peers alone.
+	Rules []*PastRule `json:"rules,omitempty"`
+}
+
+// PastRule is a rule that a group had on the interfaces of a block.
+type PastRule struct {
+	// Interface is the name of the block. Except are the names of those blocks
+	// that governed some of its interfaces in its place, sorted.
+	Interface    string         `json:"interface"`
+	Except       []string       `json:"except,omitempty"`
+	Group        string         `json:"group"`
+	Direction    flow.Direction `json:"direction"`
+	AllProtocols bool           `json:"all_protocols,omitempty"`
+	Protocol     flow.Protocol  `json:"protocol,omitempty"`
+	// Ports, ICMPType and ICMPCode are as in Rule.
+	Ports    []flow.PortRange `json:"ports,omitempty"`
+	ICMPType int              `json:"icmp_type,omitempty"`
+	ICMPCode int              `json:"icmp_code,omitempty"`
+	// Peers are whom the rule allowed, by whatever name: merged ranges of both
+	// families.
+	Peers pastPeers `json:"peers"`
+}
+
+// pastPeers are merged ranges, which rules share. They marshal as prefixes.
+type pastPeers []flow.Range
+
+func (p pastPeers) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('[')
+	for _, r := range p {
+		for _, prefix := range r.Prefixes() {
+			if b.Len() > 1 {
+				b.WriteByte(',')
+			}
+			b.WriteByte('"')
+			b.WriteString(prefix.String())
+			b.WriteByte('"')
+		}
+	}
+	b.WriteByte(']')
+	return b.Bytes(), nil
+}
+
+func (p *pastPeers) UnmarshalJSON(text []byte) error {
+	var prefixes []netip.Prefix
+	if err := json.Unmarshal(text, &prefixes); err != nil {
+		return err
+	}
+	*p = rangesOf(prefixes)
+	return nil
+}
+
+// prefixes are those of the ranges, sorted.
+func (p pastPeers) prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range p {
+		out = append(out, r.Prefixes()...)
+	}
+	return out
+}
+
+// IsEmpty reports whether nothing is past.
+func (p *Past) IsEmpty() bool { return p == nil || len(p.Rules) == 0 }
+
+// Add returns the past of what is there once old has given way to new: p, and
+// what a group could let through on an interface under old and cannot under
+// new, whether its rule is gone or narrowed, a list or a group in it has
+// shrunk, or the group is no longer attached there. It may hold more: what new
+// allows by several rules in the place of one. old may be nil, and is the
+// policy that was enforced; the same change twice adds nothing.
+func (p *Past) Add(old, new *Policy) *Past {
+	b := pastBuilder{rules: map[string]*PastRule{}}
+	if !p.IsEmpty() {
+		for _, r := range p.Rules {
+			b.add(r)
+		}
+	}
+	if old != nil {
+		then, now := newHistory(old), newHistory(new)
+		for _, i := range old.Interfaces {
+			where := then.scope(i)
+			for _, name := range i.Groups {
+				for _, r := range then.judge.rules[name] {
+					if gone := minusRanges(then.peers(r), now.still(where, r)); len(gone) > 0 {
+						b.add(&PastRule{
+							Interface: where.name, Except: where.except, Group: name,
+							Direction: r.Direction, AllProtocols: r.AllProtocols, Protocol: r.Protocol,
+							Ports: r.Ports, ICMPType: r.ICMPType, ICMPCode: r.ICMPCode,
+							Peers: gone,
+						})
+					}
+				}
+			}
+		}
+	}
+	return b.past()
+}
+
+// Forget returns the past without the groups that the policy does not have:
+// their flows have been cut, and a group that gets such a name again is another.
+func (p *Past) Forget(new *Policy) *Past {
+	out := &Past{}
+	if p.IsEmpty() {
+		return out
+	}
+	exists := groupNames(new)
+	for _, r := range p.Rules {
+		if exists[r.Group] {
+			out.Rules = append(out.Rules, r)
+		}
+	}
+	return out
+}
+
+func groupNames(p *Policy) map[string]bool {
+	names := map[string]bool{}
+	for _, g := range p.Groups {
+		names[g.Name] = true
+	}
+	return names
+}
+
+// pastBuilder collects rules; those that differ in their peers alone become one.
+type pastBuilder struct {
+	rules map[string]*PastRule
+}
+
+func (b *pastBuilder) add(r *PastRule) {
+	if len(r.Peers) == 0 {
+		return
+	}
+	key := r.key()
+	have := b.rules[key]
+	if have == nil {
+		b.rules[key] = r
+		return
+	}
+	if len(minusRanges(r.Peers, have.Peers)) == 0 {
+		return
+	}
+	both := *have
+	both.Peers = flow.MergeRanges(append(slices.Clone(have.Peers), r.Peers...))
+	b.rules[key] = &both
+}
+
+// key tells apart what is more than a matter of peers.
+func (r *PastRule) key() string {
+	meaning := Rule{Direction: r.Direction, AllProtocols: r.AllProtocols, Protocol: r.Protocol, Ports: r.Ports, ICMPType: r.ICMPType, ICMPCode: r.ICMPCode}
+	return strings.Join([]string{r.Interface, strings.Join(r.Except, "/"), r.Group, meaningOf(&meaning)}, " ")
+}
+
+func (b *pastBuilder) past() *Past {
+	out := &Past{}
+	keys := make([]string, 0, len(b.rules))
+	for k := range b.rules {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	// Peers that are equal are kept once.
+	shared := map[flow.Range][]pastPeers{}
+	for _, k := range keys {
+		r := b.rules[k]
+		same := shared[r.Peers[0]]
+		n := slices.IndexFunc(same, func(p pastPeers) bool { return sameRanges(p, r.Peers) })
+		if n < 0 {
+			shared[r.Peers[0]] = append(same, r.Peers)
+		} else if &same[n][0] != &r.Peers[0] {
+			again := *r
+			again.Peers = same[n]
+			r = &again
+		}
+		out.Rules = append(out.Rules, r)
+	}
+	return out
+}
+
+// history is a policy, as far as Add compares two.
+type history struct {
+	judge  *Judge
+	blocks []*Interface
+	merged map[*addressIndex][]flow.Range
+}
+
+func newHistory(p *Policy) *history {
+	return &history{NewJudge(p), p.Interfaces, map[*addressIndex][]flow.Range{}}
+}
+
+// scope is the interfaces that a block governs: those of its name but for those
+// that more specific blocks name.
+type scope struct {
+	name   string
+	except []string
+}
+
+func (h *history) scope(i *Interface) scope {
+	s := scope{name: i.Name}
+	for _, other := range h.blocks {
+		if other != i && within(other.Name, i.Name) {
+			s.except = append(s.except, other.Name)
+		}
+	}
+	slices.Sort(s.except)
+	return s
+}
+
+// within reports whether every interface of one block name is of another, too.
+func within(name, other string) bool {
+	stem, wildcard := strings.CutSuffix(other, "*")
+	if !wildcard {
+		return name == other
+	}
+	return strings.HasPrefix(strings.TrimSuffix(name, "*"), stem)
+}
+
+func (s *scope) contains(name string) bool {
+	if name == Loopback || !(&Interface{Name: s.name}).Matches(name) {
+		return false
+	}
+	return !slices.ContainsFunc(s.except, func(e string) bool { return (&Interface{Name: e}).Matches(name) })
+}
+
+// governing returns the one block that governs all interfaces of a scope of
+// another policy, or nil.
+func (h *history) governing(s scope) *Interface {
+	var best *Interface
+	for _, i := range h.blocks {
+		if within(s.name, i.Name) && (best == nil || within(i.Name, best.Name)) {
+			best = i
+		}
+	}
+	for _, i := range h.blocks {
+		// A block within the scope takes some of it away, unless it never was in
+		// the scope.
+		if i != best && within(i.Name, s.name) && !slices.ContainsFunc(s.except, func(e string) bool { return within(i.Name, e) }) {
+			return nil
+		}
+	}
+	return best
+}
+
+// still returns whom rules of the same group allow all that a rule of another
+// policy allowed, everywhere in the scope.
+func (h *history) still(s scope, r *judgedRule) []flow.Range {
+	i := h.governing(s)
+	if i == nil || !slices.Contains(i.Groups, r.Group) {
+		return nil
+	}
+	var all []flow.Range
+	n := 0
+	for _, other := range h.judge.rules[r.Group] {
+		if other.Direction == r.Direction && other.includes(r.Rule) {
+			all = append(all, h.peers(other)...)
+			n++
+		}
+	}
+	if n > 1 {
+		all = flow.MergeRanges(all)
+	}
+	return all
+}
+
+// includes reports whether the rule is for every packet that another is for,
+// whoever the peer.
+func (r *judgedRule) includes(other *Rule) bool {
+	switch {
+	case r.AllProtocols:
+		return true
+	case other.AllProtocols || r.Protocol != other.Protocol:
+		return false
+	case r.Protocol.HasPorts():
+		// Ports are merged, so that one range has to hold each.
+		return !slices.ContainsFunc(other.Ports, func(x flow.PortRange) bool {
+			return !slices.ContainsFunc(r.Ports, func(y flow.PortRange) bool { return y.First <= x.First && x.Last <= y.Last })
+		})
+	case r.Protocol == flow.ICMP || r.Protocol == flow.ICMPv6:
+		return (r.ICMPType < 0 || r.ICMPType == other.ICMPType) && (r.ICMPCode < 0 || r.ICMPCode == other.ICMPCode)
+	}
+	return true
+}
+
+// peers returns the merged peers of a rule. Rules that name the same list alone
+// share them.
+func (h *history) peers(r *judgedRule) []flow.Range {
+	var all []flow.Range
+	for _, index := range r.peers {
+		ranges, ok := h.merged[index]
+		if !ok {
+			ranges = rangesOf(index.prefixes)
+			h.merged[index] = ranges
+		}
+		if len(r.peers) == 1 {
+			return ranges
+		}
+		all = append(all, ranges...)
+	}
+	return flow.MergeRanges(all)
+}
