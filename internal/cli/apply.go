@@ -196,6 +196,7 @@ func (s *session) finish(h *host, p *plan, o applyOptions) error {
 	if p.tuned, err = h.setSettings(p.settings); err != nil {
 		return fmt.Errorf("the policy in %s is in force, but not its conntrack settings (the next sgc apply sets them): %w", absolute(p.path), err)
 	}
+	s.warnRefused(p.tuned)
 	return s.showApplied(p, o, true)
 }
 

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"sgc/apply"
 	"sgc/conntrack"
 )
 
@@ -40,9 +42,9 @@ type shortenedView struct {
 
 // tuning is what tune finds to do.
 type tuning struct {
-	changes []conntrack.SettingChange
-	// refused are those that the namespace or the kernel does not allow.
-	refused []settingView
+	settings *settingsPlan
+	// dir is nil where nobody keeps what was found.
+	dir *apply.Dir
 	// excess is how many entries are to be shortened.
 	excess int
 	limits *conntrack.Limits
@@ -54,44 +56,70 @@ func (s *session) conntrackTune(ctx context.Context, path string, existing, auto
 		return err
 	}
 	return s.withTracking(p, func(t *tracking) error {
-		work, err := s.findTuning(ctx, t, existing)
-		if err != nil {
-			return err
-		}
-		if len(work.changes)+work.excess > 0 {
-			if !autoApprove {
+		return s.withKept(ctx, func(dir *apply.Dir) error {
+			work, err := s.findTuning(ctx, t, dir, existing)
+			if err != nil {
+				return err
+			}
+			if len(work.settings.steps)+work.excess > 0 && !autoApprove {
 				s.explainTuning(work)
 				if err := s.approve(ctx, "Make these changes?", "conntrack tune"); err != nil {
 					return err
 				}
 			}
-		}
-		return s.tune(ctx, t, work, existing)
+			return s.tune(ctx, t, work, existing)
+		})
 	})
 }
 
+// lockPatience is how long a command waits for another sgc that has no flag
+// for it.
+const lockPatience = 10 * time.Second
+
+// withKept calls f with the state directory, locked, if a policy was applied: a
+// destroy brings back what was found before. It is nil where none was.
+func (s *session) withKept(ctx context.Context, f func(*apply.Dir) error) (err error) {
+	dir, err := s.existingDir()
+	if err != nil {
+		return err
+	}
+	if dir == nil {
+		return f(nil)
+	}
+	lock, err := s.lock(ctx, dir, lockPatience)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	kept, err := dir.Settings()
+	if err != nil {
+		return err
+	}
+	r, err := readRecords(dir)
+	if err != nil {
+		return err
+	}
+	if kept == nil && r.applied == nil && r.pending == nil {
+		return f(nil)
+	}
+	return f(dir)
+}
+
 // findTuning compares what the kernel has with what the policy wants.
-func (s *session) findTuning(ctx context.Context, t *tracking, existing bool) (*tuning, error) {
-	have, err := t.table.Settings()
+func (s *session) findTuning(ctx context.Context, t *tracking, dir *apply.Dir, existing bool) (*tuning, error) {
+	v := &settingsSight{kept: new(keptSettings)}
+	if err := v.read(t.table); err != nil {
+		return nil, err
+	}
+	kept, err := readKept(dir)
 	if err != nil {
 		return nil, err
 	}
-	want := conntrack.Wanted(t.policy)
-	work := &tuning{limits: conntrack.NewLimits(t.policy, t.index)}
-	for _, missing := range conntrack.MissingSettings(have, want) {
-		work.refused = append(work.refused, settingView{Setting: missing.String(), New: want[missing], Refused: "this kernel has no such setting"})
+	if kept != nil {
+		v.kept = kept
 	}
-	for _, c := range conntrack.DiffSettings(have, want) {
-		why, err := t.table.Refuses(c)
-		switch {
-		case err != nil:
-			return nil, err
-		case why != "":
-			work.refused = append(work.refused, newSettingView(conntrack.Tuned{SettingChange: c, Refused: why}))
-		default:
-			work.changes = append(work.changes, c)
-		}
-	}
+	// What this policy does not name is another one's business.
+	work := &tuning{settings: planSettings(v, conntrack.Wanted(t.policy), false), dir: dir, limits: conntrack.NewLimits(t.policy, t.index)}
 	if !existing {
 		return work, nil
 	}
@@ -105,8 +133,8 @@ func newSettingView(t conntrack.Tuned) settingView {
 
 // explainTuning says what is about to be done.
 func (s *session) explainTuning(work *tuning) {
-	for _, c := range work.changes {
-		s.inform("  ~ %s", settingText(c))
+	for _, step := range work.settings.steps {
+		s.inform("  ~ %s", settingText(step.SettingChange))
 	}
 	if work.excess > 0 {
 		s.inform("  ~ %s shortened to the timeouts of the policy", plural(work.excess, "live flow"))
@@ -132,15 +160,11 @@ func valueText(s conntrack.Setting, v uint32) string {
 }
 
 func (s *session) tune(ctx context.Context, t *tracking, work *tuning, existing bool) error {
-	v := tuneView{FormatVersion: formatVersion, Settings: []settingView{}}
-	done, err := t.table.Tune(work.changes)
+	done, err := work.settings.carryOut(t.table, work.dir)
 	if err != nil {
 		return err
 	}
-	for _, d := range done {
-		v.Settings = append(v.Settings, newSettingView(d))
-	}
-	v.Settings = append(v.Settings, work.refused...)
+	v := tuneView{FormatVersion: formatVersion, Settings: work.settings.views(done)}
 	if existing {
 		r, err := t.table.Shorten(ctx, t.judge, work.limits)
 		if err != nil {
@@ -156,14 +180,8 @@ func (s *session) tune(ctx context.Context, t *tracking, work *tuning, existing 
 
 func (s *session) showTuned(done []conntrack.Tuned, v tuneView) error {
 	var b strings.Builder
-	made := 0
-	for _, d := range done {
-		if d.By != "" {
-			made++
-			fmt.Fprintf(&b, "%s (by %s)\n", settingText(d.SettingChange), d.By)
-		}
-	}
-	if made == 0 {
+	writeTuned(&b, done)
+	if b.Len() == 0 {
 		b.WriteString("No setting was changed.\n")
 	}
 	switch e := v.Existing; {
@@ -175,7 +193,7 @@ func (s *session) showTuned(done []conntrack.Tuned, v tuneView) error {
 	}
 	for _, r := range v.Settings {
 		if r.Refused != "" {
-			s.inform("%s the policy wants %s = %d, but it stays: %s.", s.errPaint().yellow("Warning:"), r.Setting, r.New, r.Refused)
+			s.inform("%s %s.", s.errPaint().yellow("Warning:"), r.refusedText())
 		}
 	}
 	_, err := s.Out.Write([]byte(b.String()))

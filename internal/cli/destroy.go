@@ -37,6 +37,9 @@ packet passes then, as far as sgc is concerned.`,
 type destroyView struct {
 	FormatVersion int  `json:"format_version"`
 	Destroyed     bool `json:"destroyed"`
+	// Settings are those of the host's conntrack that went back to what the
+	// first apply found.
+	Settings []settingView `json:"settings"`
 }
 
 func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Duration) error {
@@ -45,7 +48,7 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 		return err
 	}
 	if nothing {
-		return s.showDestroyed(false)
+		return s.showDestroyed(false, nil)
 	}
 	return s.change(ctx, wait, func(h *host) error {
 		for attempt := 1; ; attempt++ {
@@ -56,17 +59,17 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 			if err := s.settle(h.dir, v); err != nil {
 				return err
 			}
+			settings := planSettings(v.settings, nil, true)
+			if attempt == 1 {
+				if err := s.approveDestroy(ctx, v, settings, autoApprove); err != nil {
+					return err
+				}
+			}
 			if v.snapshot.Table == nil {
 				if err := h.dir.Remove(); err != nil {
 					return err
 				}
-				return s.showDestroyed(false)
-			}
-			if attempt == 1 && !autoApprove {
-				s.inform("The table inet sgc will be removed: %s. Nothing is filtered then.", countTable(v.snapshot.Table))
-				if err := s.approve(ctx, "Remove it?", "destroy"); err != nil {
-					return err
-				}
+				return s.giveBack(h, settings, false, autoApprove)
 			}
 			delta, err := apply.Diff(v.snapshot, nil)
 			if err != nil {
@@ -80,7 +83,7 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 			switch {
 			case err == nil:
 				s.changed = "The table inet sgc is removed"
-				return s.showDestroyed(true)
+				return s.giveBack(h, settings, true, autoApprove)
 			case !errors.Is(err, apply.ErrChanged):
 				return err
 			case attempt == attempts:
@@ -109,13 +112,76 @@ func (s *session) nothingToDestroy(ctx context.Context) (nothing bool, err error
 	return v.snapshot.Table == nil, nil
 }
 
-func (s *session) showDestroyed(destroyed bool) error {
+// approveDestroy asks whether the table is to be removed and the settings are
+// to go back, if there is either.
+func (s *session) approveDestroy(ctx context.Context, v *sight, settings *settingsPlan, autoApprove bool) error {
+	if autoApprove || v.snapshot.Table == nil && settings.empty() {
+		return nil
+	}
+	question := "Bring them back?"
+	if v.snapshot.Table != nil {
+		question = "Remove it?"
+		s.inform("The table inet sgc will be removed: %s. Nothing is filtered then.", countTable(v.snapshot.Table))
+	}
+	if !settings.empty() {
+		s.inform("Conntrack settings go back to what the first apply found:")
+	}
+	for _, step := range settings.steps {
+		by := ""
+		if step.drifted {
+			by = fmt.Sprintf("  (sgc had set %s; it was changed by hand)", valueText(step.Setting, step.was))
+		}
+		s.inform("  ~ %s%s", settingText(step.SettingChange), by)
+	}
+	return s.approve(ctx, question, "destroy")
+}
+
+// giveBack brings the conntrack settings back to what the first apply found. The
+// table is gone by then; without the settings, a later destroy brings them back.
+func (s *session) giveBack(h *host, settings *settingsPlan, destroyed, autoApprove bool) error {
+	done, err := h.setSettings(settings)
+	if err == nil {
+		// What the namespace does not let sgc bring back is not its own any more.
+		err = h.dir.ForgetSettings()
+	}
+	if err != nil {
+		return fmt.Errorf("nothing is enforced any more, but the conntrack settings are not what the first apply found (the next sgc destroy brings them back): %w", err)
+	}
+	for _, d := range settings.steps {
+		if d.drifted && autoApprove {
+			s.inform("The host's %s was changed by hand, from %s to %s; it is %s again, as the first apply found it.",
+				settingName(d.Setting), valueText(d.Setting, d.was), valueText(d.Setting, d.Old), valueText(d.Setting, d.New))
+		}
+	}
+	s.warnRefused(done)
+	for _, r := range settings.refused {
+		s.inform("%s: %s.", s.errPaint().yellow("Warning"), r.refusedText())
+	}
+	return s.showDestroyed(destroyed, settings.views(done))
+}
+
+func (s *session) showDestroyed(destroyed bool, settings []settingView) error {
 	if s.JSON {
-		return s.writeJSON(destroyView{formatVersion, destroyed})
+		if settings == nil {
+			settings = []settingView{}
+		}
+		return s.writeJSON(destroyView{formatVersion, destroyed, settings})
 	}
 	text := "Nothing is enforced, nothing to remove."
 	if destroyed {
 		text = "The table inet sgc is removed. Nothing is enforced any more."
+	}
+	back := 0
+	for _, v := range settings {
+		if v.By != "" {
+			back++
+		}
+	}
+	if back > 0 {
+		if !destroyed {
+			text = "There was no table to remove."
+		}
+		text += fmt.Sprintf(" %s went back to what the first apply found.", plural(back, "conntrack setting"))
 	}
 	_, err := fmt.Fprintln(s.Out, text)
 	return err

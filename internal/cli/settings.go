@@ -236,7 +236,9 @@ func (p *settingsPlan) plan(s conntrack.Setting, want conntrack.Settings, giveBa
 	}
 	if now != target {
 		if why := p.sight.locks.Refuses(step.SettingChange); why != "" {
-			p.refused = append(p.refused, newSettingView(conntrack.Tuned{SettingChange: step.SettingChange, Refused: why}))
+			r := newSettingView(conntrack.Tuned{SettingChange: step.SettingChange, Refused: why})
+			r.Restored = step.back
+			p.refused = append(p.refused, r)
 			stays()
 			return
 		}
@@ -331,6 +333,16 @@ func (h *host) setSettings(p *settingsPlan) (done []conntrack.Tuned, err error) 
 		return err
 	})
 	return done, err
+}
+
+// warnRefused tells of settings that could not be set although nothing had
+// spoken against it.
+func (s *session) warnRefused(done []conntrack.Tuned) {
+	for _, d := range done {
+		if d.Refused != "" {
+			s.inform("%s: %s.", s.errPaint().yellow("Warning"), newSettingView(d).refusedText())
+		}
+	}
 }
 
 // withoutSettings leaves those lines of the policy's own changes out that the

@@ -77,12 +77,35 @@ func (p *settingsPlan) notes() []string {
 	if p.sight == nil {
 		return []string{noConntrack}
 	}
+	out := p.refusedNotes()
+	if slices.ContainsFunc(p.steps, func(s settingStep) bool { return s.Setting.IsTimeout() && s.New < s.Old }) {
+		out = append(out, "a timeout of the host gets shorter: live flows keep what they have until their next packet; sgc conntrack tune --existing shortens them at once")
+	}
+	return out
+}
+
+// statusNotes say what is not as the enforced policy wants it, and no drift.
+func (p *settingsPlan) statusNotes() []string {
+	if p.sight == nil {
+		return []string{noConntrack}
+	}
+	out := p.refusedNotes()
+	var missing []string
+	for _, step := range p.steps {
+		if !step.drifted {
+			missing = append(missing, settingText(step.SettingChange))
+		}
+	}
+	if missing != nil {
+		out = append(out, "conntrack settings are not yet what the policy wants, since an apply did not live to its end; sgc apply sets them: "+strings.Join(missing, ", "))
+	}
+	return out
+}
+
+func (p *settingsPlan) refusedNotes() []string {
 	var out []string
 	for _, r := range p.refused {
 		out = append(out, r.refusedText())
-	}
-	if slices.ContainsFunc(p.steps, func(s settingStep) bool { return s.Setting.IsTimeout() && s.New < s.Old }) {
-		out = append(out, "a timeout of the host gets shorter: live flows keep what they have until their next packet; sgc conntrack tune --existing shortens them at once")
 	}
 	return out
 }
@@ -99,7 +122,11 @@ func (v settingView) refusedText() string {
 	if s == conntrack.MaxEntries {
 		name = "conntrack max"
 	}
-	return fmt.Sprintf("the policy wants %s = %s, but it stays as it is: %s", name, text, v.Refused)
+	who := "the policy wants"
+	if v.Restored {
+		who = "the first apply found"
+	}
+	return fmt.Sprintf("%s %s = %s, but it stays as it is: %s", who, name, text, v.Refused)
 }
 
 // ownTimeoutNotes tell of interfaces whose timeouts get shorter and are not the

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sgc/apply"
+	"sgc/conntrack"
 )
 
 func (s *session) statusCommand() *cli.Command {
@@ -56,7 +57,9 @@ type statusView struct {
 	Rules []ruleCount `json:"rules,omitzero"`
 	Drift []drifted   `json:"drift"`
 	Table *tableView  `json:"table,omitempty"`
-	Notes []string    `json:"notes"`
+	// Conntrack is null where the kernel does not tell.
+	Conntrack *conntrackView `json:"conntrack"`
+	Notes     []string       `json:"notes"`
 	// Warnings are of what makes the policy moot; nothing is where nothing is
 	// enforced.
 	Warnings []warning `json:"warnings"`
@@ -138,6 +141,7 @@ func newStatus(found *sight) (*statusView, error) {
 		FormatVersion: formatVersion,
 		Enforced:      enforces(found.snapshot.Table) && found.snapshot.Table.Flags&tableDormant == 0,
 		Recorded:      found.last != nil,
+		Conntrack:     newConntrackView(found.settings),
 		Drift:         []drifted{},
 		Notes:         []string{},
 		Warnings:      []warning{},
@@ -150,6 +154,7 @@ func newStatus(found *sight) (*statusView, error) {
 	if found.last == nil {
 		if !enforces(found.snapshot.Table) {
 			v.Notes = append(v.Notes, leftoverNotes(found.snapshot.Table)...)
+			v.Notes = append(v.Notes, leftSettingsNotes(found.settings)...)
 		} else {
 			v.Notes = append(v.Notes, unknownPolicyNotes(found.snapshot.Foreign)...)
 			v.Warnings = append(v.Warnings, warningsOf(nil, &found.snapshot.Around, found.surroundings)...)
@@ -175,6 +180,9 @@ func newStatus(found *sight) (*statusView, error) {
 	}
 	v.Drift = append(v.Drift, drift...)
 	v.Notes = append(v.Notes, versionNote(found, drift)...)
+	settings := planSettings(found.settings, conntrack.Wanted(found.last.Policy), true)
+	v.Drift = append(v.Drift, settings.drift(found.snapshot.Table == nil)...)
+	v.Notes = append(v.Notes, settings.statusNotes()...)
 	return v, nil
 }
 
@@ -249,6 +257,10 @@ func (s *session) writeStatus(b *strings.Builder, v *statusView) {
 		b.WriteString("  none\n")
 	}
 	writeRows(b, rows)
+
+	if v.Conntrack != nil {
+		v.Conntrack.write(b, p)
+	}
 
 	fmt.Fprintf(b, "%s\n", p.bold("drift"))
 	if len(v.Drift) == 0 {
