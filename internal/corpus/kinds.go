@@ -32,6 +32,14 @@ func Kinds(i *policies.Interface, p *flow.Packet, d policies.Decision) []string 
 			kinds = append(kinds, "of a flow that an ACL denies")
 		}
 	}
+	if p.Protocol == flow.TCP && p.State == flow.New && p.TCPFlags&(flow.FIN|flow.SYN|flow.RST|flow.ACK) != flow.SYN {
+		switch d.Class {
+		case policies.None:
+			kinds = append(kinds, withoutSYN(p.Family(), p.Direction, "refused"))
+		case policies.Untracked:
+			kinds = append(kinds, withoutSYN(p.Family(), p.Direction, "of an untracked flow"))
+		}
+	}
 	if d.Class == policies.Related {
 		kinds = append(kinds, fmt.Sprintf("%s error of a %s flow", p.Family(), p.State))
 	}
@@ -42,6 +50,9 @@ func Kinds(i *policies.Interface, p *flow.Packet, d policies.Decision) []string 
 func Every() []string {
 	kinds := []string{"by a wildcard", "of several groups", "of no entry of an ACL", "allowed by an ACL", "denied by an ACL", "of a flow that an ACL denies"}
 	for _, f := range flow.Families {
+		for _, d := range flow.Directions {
+			kinds = append(kinds, withoutSYN(f, d, "refused"), withoutSYN(f, d, "of an untracked flow"))
+		}
 		for _, s := range []flow.State{flow.Related, flow.Invalid} {
 			kinds = append(kinds, fmt.Sprintf("%s error of a %s flow", f, s))
 		}
@@ -52,6 +63,10 @@ func Every() []string {
 		}
 	}
 	return kinds
+}
+
+func withoutSYN(f flow.Family, d flow.Direction, what string) string {
+	return fmt.Sprintf("%s %s TCP without SYN %s", f, d, what)
 }
 
 func kindOf(p flow.Protocol, f flow.Family, d flow.Direction, allow bool) string {

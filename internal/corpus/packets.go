@@ -109,11 +109,27 @@ func (x *Packets) Next() flow.Packet {
 	x.setPorts(&p)
 	switch {
 	case p.Protocol == flow.TCP:
-		p.TCPFlags = pick(x.r, []uint8{flow.SYN, flow.SYN, flow.ACK, flow.SYN | flow.ACK, flow.RST, flow.FIN | flow.ACK, flow.PSH | flow.ACK, 0})
+		p.TCPFlags = x.flags(p.State)
 	case p.Protocol.IsICMP(f):
 		x.setICMP(&p)
 	}
 	return p
+}
+
+// flags chooses TCP flags as a segment of that state has them, most of the time.
+// What conntrack calls new is a SYN, or comes from the middle of a connection that
+// it does not know.
+func (x *Packets) flags(s flow.State) uint8 {
+	const ece, cwr = 0x40, 0x80
+	switch {
+	case x.chance(15):
+		return uint8(x.r.IntN(256))
+	case s == flow.New && x.chance(60):
+		return pick(x.r, []uint8{flow.SYN, flow.SYN, flow.SYN, flow.SYN | ece | cwr})
+	case s == flow.New || s == flow.Established:
+		return pick(x.r, []uint8{flow.ACK, flow.ACK, flow.PSH | flow.ACK, flow.FIN | flow.ACK})
+	}
+	return pick(x.r, []uint8{flow.SYN, flow.ACK, flow.SYN | flow.ACK, flow.RST, flow.FIN | flow.ACK, flow.PSH | flow.ACK, 0})
 }
 
 func (x *Packets) chance(percent int) bool { return x.r.IntN(100) < percent }

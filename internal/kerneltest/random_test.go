@@ -99,6 +99,7 @@ func TestTheComparisonNotices(t *testing.T) {
 		"no established": without(func(s ruleset.Statement) bool { return isState(s, ruleset.CtEstablished) }),
 		"no related":     without(func(s ruleset.Statement) bool { return isState(s, ruleset.CtRelated) }),
 		"no invalid":     without(func(s ruleset.Statement) bool { return isState(s, ruleset.CtInvalid) }),
+		"no SYN rule":    without(func(s ruleset.Statement) bool { _, ok := s.(ruleset.MatchFlags); return ok }),
 		"no updates":     without(func(s ruleset.Statement) bool { _, ok := s.(ruleset.Update); return ok }),
 		"no drop at the end": func(table *ruleset.Table) {
 			for _, chain := range table.Chains {
