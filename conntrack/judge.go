@@ -112,23 +112,51 @@ func (j *Judged) Revoked() bool {
 // after it (2.1). It fails only if the kernel cannot be asked for a route.
 func (j *Judge) Entry(e *Entry, out *Judged) error {
 	out.Legs = out.room[:0]
-	o, r := &e.Original, &e.Reply
-	if o.Source.IsUnspecified() {
-		return nil // nobody's, such as a DHCP client's
-	}
-	// Replies go where the first packet came from, after all NAT.
-	from, to := r.Dest, r.Source
-	if j.routes.isOwn(o.Source) {
-		if j.routes.isOwn(to) {
-			return nil // it stays on the loopback
-		}
-		return j.add(out, e, leg{flow.Egress, from, to, r.DestPort, r.SourcePort, false})
-	}
-	endsHere := j.routes.hears(to)
-	if err := j.add(out, e, leg{flow.Ingress, o.Source, o.Dest, o.SourcePort, o.DestPort, !endsHere}); err != nil || endsHere {
+	packets := [2]*flow.Packet{&out.room[0].Packet, &out.room[1].Packet}
+	n, err := j.routes.crossings(e, packets)
+	if err != nil {
 		return err
 	}
-	return j.add(out, e, leg{flow.Egress, from, to, r.DestPort, r.SourcePort, true})
+	for i := range n {
+		l := &out.room[i]
+		l.Standing = j.policy.Standing(&l.Packet)
+		if l.Standing.Class == policies.Unmanaged {
+			continue
+		}
+		if m := len(out.Legs); m < i {
+			out.room[m] = *l
+		}
+		out.Legs = out.room[:len(out.Legs)+1]
+	}
+	return nil
+}
+
+// crossings fills in the packets that opened a flow where it crosses interfaces,
+// as the wire saw them there, and returns how many: none for a flow that stays
+// on the host or whose interface nobody knows, one for a flow that ends on the
+// host, up to two for one that is routed: where it comes in, then where it goes
+// out.
+func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
+	original, reply := &e.Original, &e.Reply
+	if original.Source.IsUnspecified() {
+		return 0, nil // nobody's, such as a DHCP client's
+	}
+	// Replies go where the first packet came from, after all NAT.
+	from, to := reply.Dest, reply.Source
+	out := leg{flow.Egress, from, to, reply.DestPort, reply.SourcePort, false}
+	if r.isOwn(original.Source) {
+		if r.isOwn(to) {
+			return 0, nil // it stays on the loopback
+		}
+		return r.crossing(e, out, 0, packets)
+	}
+	out.forwarded = !r.hears(to)
+	in := leg{flow.Ingress, original.Source, original.Dest, original.SourcePort, original.DestPort, out.forwarded}
+	n, err := r.crossing(e, in, 0, packets)
+	if err != nil || !out.forwarded {
+		return n, err
+	}
+	return r.crossing(e, out, n, packets)
 }
 
 // leg is a packet without what all legs of an entry have in common.
@@ -142,34 +170,29 @@ type leg struct {
 // hopLimit is that of a packet that is no neighbour discovery.
 const hopLimit = 64
 
-// add judges a leg and keeps it if a block governs its interface.
-func (j *Judge) add(out *Judged, e *Entry, l leg) error {
+// crossing fills in the packet of a leg, if its interface is known, and returns
+// how many there are now.
+func (r *Routes) crossing(e *Entry, l leg, n int, packets [2]*flow.Packet) (int, error) {
 	host, peer := l.dest, l.source
 	if l.direction == flow.Egress {
 		host, peer = l.source, l.dest
 	}
-	name, err := j.routes.link(host, peer)
+	name, err := r.link(host, peer)
 	if err != nil || name == "" {
-		return err
+		return n, err
 	}
-	n := len(out.Legs)
-	out.Legs = out.room[:n+1]
-	o := &out.Legs[n]
-	*o = Leg{Packet: flow.Packet{
+	p := packets[n]
+	*p = flow.Packet{
 		Interface: name, Direction: l.direction, Protocol: e.Original.Protocol,
 		Source: l.source, Dest: l.dest,
 		ICMPType: e.Original.ICMPType, ICMPCode: e.Original.ICMPCode,
 		HopLimit: hopLimit, State: flow.New, Forwarded: l.forwarded,
-	}}
-	if o.Packet.Protocol.HasPorts() {
-		o.Packet.SourcePort, o.Packet.DestPort = l.sourcePort, l.destPort
 	}
-	if o.Packet.Protocol == flow.TCP {
-		o.Packet.TCPFlags = flow.SYN
+	if p.Protocol.HasPorts() {
+		p.SourcePort, p.DestPort = l.sourcePort, l.destPort
 	}
-	o.Standing = j.policy.Standing(&o.Packet)
-	if o.Standing.Class == policies.Unmanaged {
-		out.Legs = out.Legs[:n]
+	if p.Protocol == flow.TCP {
+		p.TCPFlags = flow.SYN
 	}
-	return nil
+	return n + 1, nil
 }
