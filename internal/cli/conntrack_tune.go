@@ -29,7 +29,7 @@ type settingView struct {
 	By string `json:"by,omitempty"`
 	// Refused says why it stays.
 	Refused string `json:"refused,omitempty"`
-	// Restored is set if the setting goes back to what the first apply found.
+	// Restored is set if the setting goes back to what sgc found.
 	Restored bool `json:"restored,omitempty"`
 }
 

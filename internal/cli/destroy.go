@@ -37,8 +37,8 @@ packet passes then, as far as sgc is concerned.`,
 type destroyView struct {
 	FormatVersion int  `json:"format_version"`
 	Destroyed     bool `json:"destroyed"`
-	// Settings are those of the host's conntrack that went back to what the
-	// first apply found.
+	// Settings are those of the host's conntrack that went back to what sgc
+	// found.
 	Settings []settingView `json:"settings"`
 }
 
@@ -124,7 +124,7 @@ func (s *session) approveDestroy(ctx context.Context, v *sight, settings *settin
 		s.inform("The table inet sgc will be removed: %s. Nothing is filtered then.", countTable(v.snapshot.Table))
 	}
 	if !settings.empty() {
-		s.inform("Conntrack settings go back to what the first apply found:")
+		s.inform("Conntrack settings go back to what sgc found:")
 	}
 	for _, step := range settings.steps {
 		by := ""
@@ -136,8 +136,8 @@ func (s *session) approveDestroy(ctx context.Context, v *sight, settings *settin
 	return s.approve(ctx, question, "destroy")
 }
 
-// giveBack brings the conntrack settings back to what the first apply found. The
-// table is gone by then; without the settings, a later destroy brings them back.
+// giveBack brings the conntrack settings back to what sgc found. The table is
+// gone by then; if that fails, a later destroy brings them back.
 func (s *session) giveBack(h *host, settings *settingsPlan, destroyed, autoApprove bool) error {
 	done, err := h.setSettings(settings)
 	if err == nil {
@@ -145,11 +145,11 @@ func (s *session) giveBack(h *host, settings *settingsPlan, destroyed, autoAppro
 		err = h.dir.ForgetSettings()
 	}
 	if err != nil {
-		return fmt.Errorf("nothing is enforced any more, but the conntrack settings are not what the first apply found (the next sgc destroy brings them back): %w", err)
+		return fmt.Errorf("nothing is enforced any more, but the conntrack settings are not yet what sgc found (the next sgc destroy brings them back): %w", err)
 	}
 	for _, d := range settings.steps {
 		if d.drifted && autoApprove {
-			s.inform("The host's %s was changed by hand, from %s to %s; it is %s again, as the first apply found it.",
+			s.inform("The host's %s was changed by hand, from %s to %s; it is %s again, as sgc found it.",
 				settingName(d.Setting), valueText(d.Setting, d.was), valueText(d.Setting, d.Old), valueText(d.Setting, d.New))
 		}
 	}
@@ -181,7 +181,7 @@ func (s *session) showDestroyed(destroyed bool, settings []settingView) error {
 		if !destroyed {
 			text = "There was no table to remove."
 		}
-		text += fmt.Sprintf(" %s went back to what the first apply found.", plural(back, "conntrack setting"))
+		text += fmt.Sprintf(" %s went back to what sgc found.", plural(back, "conntrack setting"))
 	}
 	_, err := fmt.Fprintln(s.Out, text)
 	return err

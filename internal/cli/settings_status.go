@@ -20,7 +20,7 @@ type conntrackView struct {
 type inForceView struct {
 	Setting string `json:"setting"`
 	Value   uint32 `json:"value"`
-	// Found is what the first apply found, null where sgc does not answer for
+	// Found is what was there before sgc set it, null where sgc does not answer for
 	// the setting.
 	Found *uint32 `json:"found"`
 
@@ -59,7 +59,7 @@ func (v *conntrackView) write(b *strings.Builder, paint paint) {
 	for _, s := range v.Settings {
 		text := valueText(s.setting, s.Value)
 		if s.Found != nil && *s.Found != s.Value {
-			text += "  (" + valueText(s.setting, *s.Found) + " before the first apply)"
+			text += "  (" + valueText(s.setting, *s.Found) + " before sgc set it)"
 		}
 		rows = append(rows, [2]string{settingName(s.setting), text})
 	}
@@ -78,5 +78,5 @@ func leftSettingsNotes(v *settingsSight) []string {
 	if changes == nil {
 		return nil
 	}
-	return []string{"conntrack settings are not yet what the first apply found; sgc destroy brings them back: " + strings.Join(changes, ", ")}
+	return []string{"conntrack settings are not yet what sgc found; sgc destroy brings them back: " + strings.Join(changes, ", ")}
 }

@@ -26,7 +26,7 @@ func (p *settingsPlan) sections() []section {
 		}
 		cells := []string{settingName(step.Setting), valueText(step.Setting, step.base()) + " → " + valueText(step.Setting, step.New)}
 		if step.back {
-			cells = append(cells, "as the first apply found it")
+			cells = append(cells, "as sgc found it")
 		}
 		s.rows = append(s.rows, row{policies.Update, cells})
 	}
@@ -124,7 +124,7 @@ func (v settingView) refusedText() string {
 	}
 	who := "the policy wants"
 	if v.Restored {
-		who = "the first apply found"
+		who = "sgc found"
 	}
 	return fmt.Sprintf("%s %s = %s, but it stays as it is: %s", who, name, text, v.Refused)
 }

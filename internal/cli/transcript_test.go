@@ -236,6 +236,8 @@ var unstable = []struct {
 	{regexp.MustCompile(`[0-9,]+ chains, [0-9,]+ rules, [0-9,]+ sets, [0-9,]+ elements`), "N chains, N rules, N sets, N elements"},
 	{regexp.MustCompile(`"(messages|bytes|generation|chains|sets|elements)": [1-9][0-9]*`), `"$1": N`},
 	{regexp.MustCompile(`"rules": [1-9][0-9]*,\n    "sets"`), "\"rules\": N,\n    \"sets\""},
+	{regexp.MustCompile(`(\n  entries +)[0-9,]+ of [0-9,]+\n`), "${1}N of N\n"},
+	{regexp.MustCompile(`"max": [1-9][0-9]*`), `"max": N`},
 	{regexp.MustCompile(`\(\d+ operations?\)`), "(N operations)"},
 	{regexp.MustCompile(`/proc/\d+/fd/\d+`), "NETNS"},
 	{regexp.MustCompile(`inode-\d+-\d+`), "NETNS"},
