@@ -144,8 +144,11 @@ func socketAddresses(b []byte) (local, remote netip.AddrPort, err error) {
 		return local, remote, fmt.Errorf("%w: a socket of family %d", errMalformed, b[0])
 	}
 	local = netip.AddrPortFrom(at(b[8:24]), binary.BigEndian.Uint16(b[4:]))
-	remote = netip.AddrPortFrom(at(b[24:40]), binary.BigEndian.Uint16(b[6:]))
-	return local, remote, nil
+	peer := at(b[24:40])
+	if local.Addr().Is4() && peer == netip.IPv6Unspecified() {
+		peer = netip.IPv4Unspecified() // an IPv6 socket bound to a mapped address
+	}
+	return local, netip.AddrPortFrom(peer, binary.BigEndian.Uint16(b[6:])), nil
 }
 
 // socketsError tells a kernel that has no list of a protocol's sockets, or of
