@@ -31,7 +31,9 @@ const (
 	value
 	// setName is the name of a set that the rule refers to.
 	setName
-	// objectName is the name of something else, up to its NUL.
+	// textValue is a text up to its NUL.
+	textValue
+	// objectName is the name of an object that the rule refers to.
 	objectName
 	// expression is one nested expression, expressions a list of them.
 	expression
@@ -79,7 +81,7 @@ var schemas = map[string]map[uint16]form{
 	"counter": {unix.NFTA_COUNTER_BYTES: ignored, unix.NFTA_COUNTER_PACKETS: ignored, unix.NFTA_COUNTER_PAD: ignored},
 	"quota":   {unix.NFTA_QUOTA_CONSUMED: ignored, unix.NFTA_QUOTA_PAD: ignored},
 	"limit":   {unix.NFTA_LIMIT_PAD: ignored},
-	"log":     {unix.NFTA_LOG_PREFIX: objectName},
+	"log":     {unix.NFTA_LOG_PREFIX: textValue},
 	"notrack": {},
 }
 
@@ -100,7 +102,7 @@ var defaults = map[string]map[uint16]uint32{
 
 // references are the names that a rule cannot live without.
 type references struct {
-	sets, chains []string
+	sets, chains, objects []string
 }
 
 // A canonicalizer appends canonical forms to out and collects references.
@@ -206,8 +208,12 @@ func (c *canonicalizer) attribute(form form, data []byte) {
 		name := cutNUL(data)
 		c.refs.sets = append(c.refs.sets, string(name))
 		c.out = append(c.out, name...)
-	case objectName:
+	case textValue:
 		c.out = append(c.out, cutNUL(data)...)
+	case objectName:
+		name := cutNUL(data)
+		c.refs.objects = append(c.refs.objects, string(name))
+		c.out = append(c.out, name...)
 	case expression:
 		c.expression(data)
 	case expressions:

@@ -37,6 +37,11 @@ func check(t *ruleset.Table) error {
 			}
 		}
 	}
+	objects := map[string]bool{}
+	for _, o := range t.Timeouts {
+		names("ct timeout", o.Name, "", objects)
+		errs = append(errs, checkTimeout(o))
+	}
 	for _, s := range t.Sets {
 		names("set", s.Name, s.Comment, sets)
 		errs = append(errs, checkElements(s))

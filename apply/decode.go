@@ -194,7 +194,14 @@ func decodeOther(b []byte, isFlowtable bool) (Other, error) {
 			if !isFlowtable && len(a.data) == 4 {
 				o.kind = binary.BigEndian.Uint32(a.data)
 			}
+		case objectData:
+			if !isFlowtable {
+				o.data = string(a.data)
+			}
 		}
+	}
+	if o.kind != timeoutType {
+		o.data = ""
 	}
 	return o, a.err
 }

@@ -159,7 +159,7 @@ func (d *decompiler) expression(name string, a attributeMap) {
 	case "immediate":
 		d.immediate(a)
 	case "objref":
-		d.say(Other{a.str(unix.NFTA_OBJREF_IMM_NAME), a.u32(unix.NFTA_OBJREF_IMM_TYPE)}.String())
+		d.object(a)
 	case "log":
 		d.say(logText(a))
 	case "counter", "notrack", "reject", "queue", "synproxy", "tproxy", "last":
@@ -182,6 +182,19 @@ func (d *decompiler) expression(name string, a attributeMap) {
 		d.say(fmt.Sprintf("xt %s %q", name, a.str(unix.NFTA_MATCH_NAME)))
 	default:
 		d.say("[" + name + "]")
+	}
+}
+
+// object says what refers to an object by name, or by a map.
+func (d *decompiler) object(a attributeMap) {
+	name, kind := a.str(unix.NFTA_OBJREF_IMM_NAME), a.u32(unix.NFTA_OBJREF_IMM_TYPE)
+	switch set := a.str(unix.NFTA_OBJREF_SET_NAME); {
+	case set != "":
+		d.say("[object] " + d.take() + " map @" + set)
+	case kind == timeoutType:
+		d.say(fmt.Sprintf("ct timeout set %q", name))
+	default:
+		d.say(Other{Name: name, kind: kind}.String())
 	}
 }
 

@@ -38,8 +38,8 @@ func (a Action) String() string {
 // Kind is the kind of thing that a change is about.
 type Kind uint8
 
-// The kinds. ObjectKind stands for counters, quotas, flowtables and other
-// objects, which sgc only ever removes.
+// The kinds. ObjectKind stands for ct timeouts, and for counters, quotas,
+// flowtables and other objects, which sgc only ever removes.
 const (
 	TableKind Kind = iota
 	ChainKind
@@ -82,8 +82,8 @@ type Change struct {
 	Text string
 	// Was is the text before an Update.
 	Was string
-	// Unused is set where a chain or a set goes, and the rules of a chain with
-	// it, that no packet can come to. An interrupted apply leaves such.
+	// Unused is set where a chain, a set or a ct timeout goes, and the rules of a
+	// chain with it, that no packet can come to. An interrupted apply leaves such.
 	Unused bool
 }
 

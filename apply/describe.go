@@ -16,7 +16,8 @@ func (p *planner) change(action Action, kind Kind, name, comment string, text, w
 	})
 }
 
-// gone notes that a chain or a set goes, or a rule with its chain.
+// gone notes that a chain, a set or an object of timeouts goes, or a rule with
+// its chain.
 func (p *planner) gone(n node, kind Kind, comment string, text func() string) {
 	p.delta.changes = append(p.delta.changes, change{
 		Change: Change{Action: Remove, Kind: kind, Name: n.name, Comment: comment, Unused: !p.used[n]}, text: text,
@@ -25,8 +26,11 @@ func (p *planner) gone(n node, kind Kind, comment string, text func() string) {
 
 func text(s string) func() string { return func() string { return s } }
 
-// report notes the differences of chains, rules, sets and elements.
+// report notes the differences of objects, chains, rules, sets and elements.
 func (p *planner) report() {
+	for _, o := range p.objects {
+		p.reportObject(o)
+	}
 	for _, c := range p.chains {
 		p.reportChain(c)
 		p.reportRules(c)

@@ -71,9 +71,10 @@ const (
 // additions, and each in the order in which the kernel lets go of things and
 // takes them up:
 //
-//	rules, elements, sets, objects, chains; table, chains, sets, elements, rules
+//	rules, elements, sets, objects, chains; table, objects, chains, sets, elements, rules
 //
-// A set or a chain cannot be deleted while a rule or an element refers to it.
+// A set, a chain or an object cannot be deleted while a rule or an element refers
+// to it.
 type planner struct {
 	delta *Delta
 	have  *Table
@@ -91,10 +92,11 @@ type planner struct {
 	// used is what packets can come to in the kernel's table.
 	used map[node]bool
 	// fresh names what is deleted and added again in this transaction.
-	freshSets, freshChains map[string]bool
+	freshSets, freshChains, freshObjects map[string]bool
 
-	chains []chainPlan
-	sets   []setPlan
+	objects []objectPlan
+	chains  []chainPlan
+	sets    []setPlan
 	// timed holds the changes of timed sets that were asked for.
 	timed map[*ruleset.Set][]TimedChange
 }
@@ -135,9 +137,7 @@ func (p *planner) plan() error {
 		p.have = &Table{Name: p.want.Name}
 		p.addTable()
 	}
-	for _, o := range p.have.Others {
-		p.change(Remove, ObjectKind, o.Name, "", text(o.String()), nil)
-	}
+	p.pairObjects()
 	p.pairChains()
 	p.pairSets()
 	if err := p.planRules(); err != nil {

@@ -133,7 +133,8 @@ func matchRules(have *Chain, want *ruleset.Chain) (*ruleMatch, error) {
 
 func (p *planner) refersToFresh(refs references) bool {
 	return slices.ContainsFunc(refs.sets, func(name string) bool { return p.freshSets[name] }) ||
-		slices.ContainsFunc(refs.chains, func(name string) bool { return p.freshChains[name] })
+		slices.ContainsFunc(refs.chains, func(name string) bool { return p.freshChains[name] }) ||
+		slices.ContainsFunc(refs.objects, func(name string) bool { return p.freshObjects[name] })
 }
 
 // place lists what goes and what comes, and finds for every rule that comes

@@ -151,14 +151,19 @@ func (p *planner) emitPart() {
 			p.deleteSet(s.have.Name, s.have.Comment)
 		}
 	}
-	if p.part == cleaning {
-		for _, o := range p.have.Others {
-			p.deleteOther(o)
+	for _, o := range p.objects {
+		if o.part == p.part && o.have != nil && (o.want == nil || o.fresh) {
+			p.deleteOther(*o.have)
 		}
 	}
 	for _, c := range chains {
 		if c.have != nil && (c.want == nil || c.fresh) {
 			p.deleteChain(c.have.Name, c.have.Comment)
+		}
+	}
+	for _, o := range p.objects {
+		if o.part == p.part && o.want != nil && (o.have == nil || o.fresh) {
+			p.addTimeout(o.want)
 		}
 	}
 	for _, c := range chains {

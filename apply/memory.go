@@ -79,6 +79,10 @@ func Fingerprint(t *ruleset.Table) string {
 	}
 	text(t.Name)
 	text(t.Comment)
+	for _, o := range t.Timeouts {
+		text("timeout")
+		text(o.String())
+	}
 	for _, c := range t.Chains {
 		text("chain")
 		text(wantedChainText(c))

@@ -62,7 +62,7 @@ func (p *planner) assign(recreate bool) {
 	p.split = !recreate && (p.split || g.unpublished(used) || p.strands())
 }
 
-// node names a chain or a set.
+// node names a chain, a set or an object of timeouts.
 type node struct {
 	kind Kind
 	name string
@@ -89,12 +89,18 @@ func (r references) nodes() func(yield func(node) bool) {
 				return
 			}
 		}
+		for _, name := range r.objects {
+			if !yield(node{ObjectKind, name}) {
+				return
+			}
+		}
 	}
 }
 
 func (r *references) add(other references) {
 	r.sets = append(r.sets, other.sets...)
 	r.chains = append(r.chains, other.chains...)
+	r.objects = append(r.objects, other.objects...)
 }
 
 // graph says what chains and sets refer to: chains by their rules, maps by the
@@ -102,6 +108,8 @@ func (r *references) add(other references) {
 type graph struct {
 	chains map[string]*chainPlan
 	sets   map[string]*setPlan
+	// objects names the objects that are made anew.
+	objects map[string]bool
 	// have holds the references in the kernel, want those of the wanted table.
 	have, want map[node]references
 }
@@ -109,7 +117,7 @@ type graph struct {
 func (p *planner) graph() *graph {
 	g := &graph{
 		chains: make(map[string]*chainPlan, len(p.chains)), sets: make(map[string]*setPlan, len(p.sets)),
-		have: make(map[node]references), want: make(map[node]references),
+		objects: p.freshObjects, have: make(map[node]references), want: make(map[node]references),
 	}
 	for i := range p.chains {
 		c := &p.chains[i]
@@ -188,6 +196,8 @@ func (g *graph) switched(n node, goes bool) bool {
 		if c := g.chains[n.name]; c != nil && c.part == switching {
 			return c.fresh || goes && c.want == nil || !goes && c.have == nil
 		}
+	case ObjectKind:
+		return g.objects[n.name]
 	default:
 		if s := g.sets[n.name]; s != nil && s.part == switching {
 			return s.fresh || goes && s.want == nil || !goes && s.have == nil

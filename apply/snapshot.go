@@ -297,6 +297,11 @@ func (c *conn) elements(ctx context.Context, table, set string, report func(n in
 
 // others lists stateful objects and flowtables.
 func (r *reader) others(t *Table) error {
+	return r.conn.objects(r.ctx, t.Name, func(o Other) { t.Others = append(t.Others, o) })
+}
+
+// objects calls each with every object and flowtable of a table.
+func (c *conn) objects(ctx context.Context, table string, each func(Other)) error {
 	for _, kind := range []struct {
 		get         int
 		table       uint16
@@ -305,11 +310,13 @@ func (r *reader) others(t *Table) error {
 		{unix.NFT_MSG_GETOBJ, objectTable, false},
 		{unix.NFT_MSG_GETFLOWTABLE, flowtableTable, true},
 	} {
-		err := r.conn.dump(r.ctx, kind.get, unix.NFPROTO_INET,
-			func(m *message) { m.str(kind.table, t.Name) },
+		err := c.dump(ctx, kind.get, unix.NFPROTO_INET,
+			func(m *message) { m.str(kind.table, table) },
 			func(_ uint8, b []byte) error {
 				o, err := decodeOther(b, kind.isFlowtable)
-				t.Others = append(t.Others, o)
+				if err == nil {
+					each(o)
+				}
 				return err
 			})
 		if err != nil {

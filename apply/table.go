@@ -40,6 +40,7 @@ const (
 	objectTable = 1
 	otherName   = 2
 	objectType  = 3
+	objectData  = 4
 
 	flowtableTable = 1
 	flowtableName  = 2
@@ -57,7 +58,8 @@ type Table struct {
 	// and are left out.
 	Chains []*Chain
 	Sets   []*Set
-	// Others are objects that sgc never makes: counters, quotas, flowtables, …
+	// Others are ct timeouts, and objects that sgc never makes: counters, quotas,
+	// flowtables, …
 	Others []Other
 }
 
@@ -98,6 +100,8 @@ type Other struct {
 	Name string
 	// kind is the object's type, or flowtable.
 	kind uint32
+	// data is the value of NFTA_OBJ_DATA, of timeouts alone.
+	data string
 }
 
 // flowtable stands beside the kernel's types of objects, which are small.
@@ -106,7 +110,7 @@ const flowtable = 1 << 31
 func (o Other) String() string {
 	names := map[uint32]string{
 		1: "counter", 2: "quota", 3: "ct helper", 4: "limit", 5: "conntrack limit", 6: "tunnel",
-		7: "ct timeout", 8: "secmark", 9: "ct expectation", 10: "synproxy", flowtable: "flowtable",
+		timeoutType: "ct timeout", 8: "secmark", 9: "ct expectation", 10: "synproxy", flowtable: "flowtable",
 	}
 	if name := names[o.kind]; name != "" {
 		return name + " " + o.Name

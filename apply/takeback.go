@@ -38,11 +38,14 @@ func (c *conn) takeBack(ctx context.Context, prepared *batch) error {
 type names struct {
 	table        bool
 	chains, sets map[string]bool
+	// timeouts are the objects of timeouts; other says that there are others.
+	timeouts map[string]bool
+	other    bool
 }
 
 // names reads what there is in the table, without what it holds.
 func (c *conn) names(ctx context.Context) (names, error) {
-	n := names{chains: map[string]bool{}, sets: map[string]bool{}}
+	n := names{chains: map[string]bool{}, sets: map[string]bool{}, timeouts: map[string]bool{}}
 	own := func(m *message) { m.str(unix.NFTA_SET_TABLE, tableName) }
 	err := c.dump(ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, nil, func(_ uint8, b []byte) error {
 		t, err := decodeTable(b)
@@ -67,6 +70,15 @@ func (c *conn) names(ctx context.Context) (names, error) {
 			return err
 		})
 	}
+	if err == nil && n.table {
+		err = c.objects(ctx, tableName, func(o Other) {
+			if o.kind == timeoutType {
+				n.timeouts[o.Name] = true
+			} else {
+				n.other = true
+			}
+		})
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return names{}, nil // the table went in the meantime
 	}
@@ -80,7 +92,7 @@ func (c *conn) names(ctx context.Context) (names, error) {
 // nothing of it is there any more. It is bound to no generation.
 func (n names) without(prepared *batch) *batch {
 	var table bool
-	var chains, sets []string
+	var chains, sets, timeouts []string
 	seen := map[node]bool{}
 	first := func(kind Kind, name string) bool {
 		n := node{kind, name}
@@ -95,20 +107,24 @@ func (n names) without(prepared *batch) *batch {
 			if n.chains[o.name] && first(ChainKind, o.name) {
 				chains = append(chains, o.name)
 			}
+		case ObjectKind:
+			if n.timeouts[o.name] && first(ObjectKind, o.name) {
+				timeouts = append(timeouts, o.name)
+			}
 		default:
 			if n.sets[o.name] && first(SetKind, o.name) {
 				sets = append(sets, o.name)
 			}
 		}
 	}
-	if !table && len(chains)+len(sets) == 0 {
+	if !table && len(chains)+len(sets)+len(timeouts) == 0 {
 		return nil
 	}
 	b := &batch{}
 	b.openUnbound()
 	p := planner{batch: b}
 	// A table that somebody else has put something into stays.
-	if table && len(chains) == len(n.chains) && len(sets) == len(n.sets) {
+	if table && len(chains) == len(n.chains) && len(sets) == len(n.sets) && len(timeouts) == len(n.timeouts) && !n.other {
 		p.have = &Table{Name: tableName}
 		p.dropTableMessage()
 		p.end()
@@ -119,6 +135,9 @@ func (n names) without(prepared *batch) *batch {
 	}
 	for _, name := range sets {
 		p.deleteSet(name, "")
+	}
+	for _, name := range timeouts {
+		p.deleteOther(Other{Name: name, kind: timeoutType})
 	}
 	for _, name := range chains {
 		p.deleteChain(name, "")
