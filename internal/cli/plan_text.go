@@ -18,7 +18,7 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 	paint := s.outPaint()
 	if !p.empty() {
 		writeSections(&b, paint, sectionsOf(p.changes, verbose))
-		if p.unrecorded {
+		if p.unrecorded && !p.delta.Empty() {
 			fmt.Fprintf(&b, "%s\n", paint.yellow("There is no record of the policy that the kernel's table stands for; this is the difference object by object."))
 			writeObjects(&b, paint, p.objects)
 		}
