@@ -52,7 +52,7 @@ type closingOn struct {
 }
 
 // selectClosings returns the closing of every name that either policy has for
-// interfaces, sorted by name; nil if nothing closes on any.
+// interfaces, sorted by name; none if nothing closes on any.
 func (c *compiler) selectClosings(old *policies.Policy) []closingOn {
 	o := newCompiler(anyRulesOf(old), Environment{})
 	_, oldOf := o.selectProfiles()
@@ -66,7 +66,6 @@ func (c *compiler) selectClosings(old *policies.Policy) []closingOn {
 	slices.Sort(names)
 	known := map[string]*closing{}
 	var out []closingOn
-	found := false
 	for _, name := range slices.Compact(names) {
 		on := closingOn{iface: &policies.Interface{Name: name}}
 		was, is := before.governing(name), after.governing(name)
@@ -75,13 +74,19 @@ func (c *compiler) selectClosings(old *policies.Policy) []closingOn {
 		if was != nil && is != nil {
 			on.closing = c.selectClosing(o, oldOf[was], newOf[is].scope, known)
 		}
-		found = found || on.closing != nil
 		out = append(out, on)
 	}
-	if !found {
-		return nil
+	// What nothing closes on matters only where a wildcard would take its place
+	// on which something does.
+	var wildcards []string
+	for _, on := range out {
+		if on.closing != nil && isWildcard(on.iface.Name) {
+			wildcards = append(wildcards, strings.TrimSuffix(on.iface.Name, "*"))
+		}
 	}
-	return out
+	return slices.DeleteFunc(out, func(on closingOn) bool {
+		return on.closing == nil && !slices.ContainsFunc(wildcards, func(stem string) bool { return strings.HasPrefix(on.iface.Name, stem) })
+	})
 }
 
 // selectClosing returns the closing of a pair of blocks, nil if nothing closes. o is

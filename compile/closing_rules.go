@@ -33,7 +33,7 @@ func (c *compiler) addClosing() {
 		return
 	}
 	closings := c.selectClosings(c.env.Closing)
-	if closings == nil {
+	if len(closings) == 0 {
 		return
 	}
 	for _, d := range flow.Directions {

@@ -13,6 +13,7 @@
 //	raw.go     those before conntrack: notrack
 //	open.go    the open space: what notrack is for, and its ICMP errors
 //	acl.go     network ACLs: first-match elimination
+//	closing.go what a change of policy closes; closing_rules.go cuts it
 //	refuse.go  what happens to packets that are not let through
 //	names.go   the names of all that
 //
@@ -41,6 +42,27 @@
 // Rules that cover a whole key space (all ports, all types) do not take part
 // in the cutting. They stand behind the map, and every leaf chain returns to
 // them; else a policy of m such rules and n ports would hold m·n addresses.
+//
+// # What a commit cuts
+//
+// Where a flow that the old policy left open stays in conntrack, its packets
+// are established ones, and the chains of the new policy let them through.
+// Environment.Closing adds rules that do not, for as long as the entries are
+// there: a jump at the head of prerouting and postrouting, and chains, sets and
+// maps that are called _cut.…, which no group can be called. They ask the new
+// rules whether the flow might be opened today, in the direction in which it was:
+// a packet of conntrack's original direction is looked at as it is, one of the
+// reply direction mirrored, its source port for the destination's and the far
+// side still the peer. Only pairs of an old and a new block on which something
+// closes have chains, only for the ports that close, and a port of which the new
+// policy lets anybody open flows does not.
+//
+// Everything else of the table is what it is without them, so that a second
+// transaction lifts them by taking away what is temporary. An address list is
+// looked up in the set that the table has of it; one that only they need has a
+// name of theirs. What drops is looked up in maps as what allows is: a packet that
+// meets the lifting finds the elements of both gone, and goes on to the chains
+// that stay.
 //
 // # Where this departs from verdict maps that end in goto
 //

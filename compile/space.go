@@ -70,6 +70,9 @@ func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 			v := ruleset.Verdict{Kind: ruleset.Jump, Chain: c.addLeaf(s, a)}
 			m.Elements = append(m.Elements, ruleset.Element{First: spanKey(s.keyType, a.first), Last: spanKey(s.keyType, a.last), Verdict: &v})
 		}
+		if s.temporary {
+			m.Comment = untilDeleted
+		}
 		c.addSet(m)
 		out = append(out, ruleset.Rule{
 			Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{s.field}, Map: name}},
@@ -90,6 +93,14 @@ func (c *compiler) decideSpace(s *keySpace, rules []keyedRule) []ruleset.Rule {
 		Statements: []ruleset.Statement{c.refused(s.direction, byGroups)},
 		Comment:    "no rule allows it",
 	})
+}
+
+// comment returns the comment of a leaf chain for rules of these addresses.
+func (s *keySpace) comment(addresses []string) string {
+	if s.temporary {
+		return untilDeleted
+	}
+	return comment(addresses)
 }
 
 // allow returns the nft rule that lets packets through on behalf of policy
@@ -131,7 +142,7 @@ func (c *compiler) addLeaf(s *keySpace, a atom[*policies.Rule]) string {
 	name := shorten(s.name + "." + strings.Join(ids, "/"))
 	if c.chains[name] == nil {
 		c.addChain(&ruleset.Chain{
-			Name: name, Comment: comment(addresses),
+			Name: name, Comment: s.comment(addresses),
 			Rules: c.peerRules(s, a.rules, name),
 		})
 	}
