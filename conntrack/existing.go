@@ -55,14 +55,9 @@ func (l *Limits) ofLeg(e *Entry, p *flow.Packet) time.Duration {
 	if block == nil {
 		return 0
 	}
-	timeouts := *timeoutsOf(block)
+	timeouts := block.EffectiveTimeouts()
 	if t := l.policy.AlwaysTrack(p); t != nil {
-		if t.TCPEstablished > 0 {
-			timeouts.TCPEstablished = t.TCPEstablished
-		}
-		if t.UDPStream > 0 {
-			timeouts.UDPStream = t.UDPStream
-		}
+		timeouts = t.EffectiveTimeouts(block)
 	}
 	switch {
 	case p.Protocol == flow.TCP:

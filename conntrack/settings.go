@@ -124,22 +124,10 @@ func (s Setting) Check(v uint32) error {
 // The others are set where the host's conntrack block names them.
 func Wanted(p *policies.Policy) Settings {
 	want := Settings{}
-	for s, of := range map[Setting]func(*policies.Timeouts) time.Duration{
-		TimeoutTCPEstablished: func(t *policies.Timeouts) time.Duration { return t.TCPEstablished },
-		TimeoutUDP:            func(t *policies.Timeouts) time.Duration { return t.UDP },
-		TimeoutUDPStream:      func(t *policies.Timeouts) time.Duration { return t.UDPStream },
-	} {
-		var agreed time.Duration
-		for n, i := range p.Interfaces {
-			d := of(timeoutsOf(i))
-			if n > 0 && d != agreed {
-				agreed = of(&policies.DefaultTimeouts)
-				break
-			}
-			agreed = d
-		}
-		want.setTimeout(s, agreed)
-	}
+	host := p.HostTimeouts()
+	want.setTimeout(TimeoutTCPEstablished, host.TCPEstablished)
+	want.setTimeout(TimeoutUDP, host.UDP)
+	want.setTimeout(TimeoutUDPStream, host.UDPStream)
 	if c := p.Host.Conntrack; c != nil {
 		want.setTimeout(TimeoutICMP, c.ICMPTimeout)
 		want.setTimeout(TimeoutICMPv6, c.ICMPTimeout)
@@ -156,14 +144,6 @@ func (s Settings) setTimeout(of Setting, d time.Duration) {
 	if d > 0 {
 		s[of] = uint32((d + time.Second - 1) / time.Second)
 	}
-}
-
-// timeoutsOf returns the timeouts of an interface block.
-func timeoutsOf(i *policies.Interface) *policies.Timeouts {
-	if i.Timeouts == nil {
-		return &policies.DefaultTimeouts
-	}
-	return i.Timeouts
 }
 
 // SettingChange is a setting whose value is not the wanted one.
