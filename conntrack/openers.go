@@ -96,8 +96,9 @@ func (o *Openers) Opened(s *Socket) flow.Direction {
 	case SynReceived:
 		return flow.Ingress
 	}
-	for i := range o.waiting[waitingPort{s.Protocol, s.Local.Port()}] {
-		if o.waiting[waitingPort{s.Protocol, s.Local.Port()}][i].covers(s) {
+	waiting := o.waiting[waitingPort{s.Protocol, s.Local.Port()}]
+	for i := range waiting {
+		if waiting[i].covers(s) {
 			return flow.Ingress
 		}
 	}
