@@ -52,6 +52,16 @@ type talk struct {
 	near, far end
 	// nearAt is where the near socket is bound, which NAT may hide.
 	nearAt netip.AddrPort
+	// done is closed when the talk ends.
+	done chan struct{}
+	over sync.Once
+}
+
+// hangUp ends talks. Shared sockets and connections stay until the test ends.
+func (s *stand) hangUp(talks ...*talk) {
+	for _, k := range talks {
+		k.over.Do(func() { close(k.done) })
+	}
 }
 
 // end is one end of a talk.
@@ -156,7 +166,7 @@ func (s *stand) dial(c call, wait time.Duration) (*talk, error) {
 // dialFrom opens a flow from a port of the client.
 func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error) {
 	s.t.Helper()
-	k := &talk{call: c}
+	k := &talk{call: c, done: make(chan struct{})}
 	local, remote := port, c.port
 	nearPort := port
 	if c.direction == flow.Ingress {
@@ -182,10 +192,9 @@ func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error)
 	if c.direction == flow.Ingress {
 		caller, callee = callee, caller
 	}
-	done := make(chan struct{})
-	s.t.Cleanup(func() { close(done) })
-	go caller.speak(done)
-	go callee.answer(done)
+	s.t.Cleanup(func() { s.hangUp(k) })
+	go caller.speak(k.done)
+	go callee.answer(k.done)
 	return k, nil
 }
 

@@ -1,0 +1,129 @@
+package livetest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"sgc/internal/flow"
+)
+
+// held is what the kernel's table refuses for a while: what is left of each
+// timed element, by set and key.
+type held map[string]nftables.SetElement
+
+// held reads the elements that end by themselves, without those that let
+// something in.
+func (s *stand) held() held {
+	s.t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(s.host.FD()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "sgc"}
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out := held{}
+	for _, set := range sets {
+		if !strings.HasPrefix(set.Name, "refused.") {
+			continue
+		}
+		elements, err := conn.GetSetElements(set)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range elements {
+			if e.IntervalEnd {
+				continue
+			}
+			out[fmt.Sprintf("%s %x-%x", set.Name, e.Key, e.KeyEnd)] = e
+		}
+	}
+	return out
+}
+
+// What holds a cut UDP flow ends by itself: no traffic and no later apply
+// prolongs it, and it leaves at once with what is allowed again.
+func TestHeldAgesOut(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(s *stand, d flow.Direction) {
+		const longest = 60 * time.Second
+		with := func(p policy) policy {
+			p.attributes = "  connection_tracking {\n    udp_stream_timeout = 60\n  }\n"
+			return p
+		}
+		s.apply(with(open(d)))
+		cut := s.open(s.serviceCalls(d)...)
+		if h := s.held(); len(h) > 0 {
+			s.t.Errorf("before: %d elements are held: %v", len(h), sortedKeys(h))
+		}
+		s.apply(with(closed(d)))
+		s.areCut("cut", cut...)
+		first := s.held()
+		if len(first) == 0 {
+			s.t.Fatal("nothing is held")
+		}
+		for name, e := range first {
+			if e.Timeout <= 0 || e.Timeout > longest || e.Expires <= 0 || e.Expires > longest {
+				s.t.Errorf("%s ends after %s, and %s are left; want at most %s", name, e.Timeout, e.Expires, longest)
+			}
+		}
+		time.Sleep(600 * time.Millisecond)
+		s.apply(with(closed(d).with(both(d, "third", "7003", anyone))))
+		time.Sleep(600 * time.Millisecond)
+		s.apply(with(closed(d)))
+		later := s.held()
+		for name, e := range later {
+			was, there := first[name]
+			if !there {
+				s.t.Errorf("%s is held by a later apply", name)
+			} else if was.Expires-e.Expires < time.Second {
+				s.t.Errorf("%s had %s left, and later %s", name, was.Expires, e.Expires)
+			}
+		}
+		if len(later) != len(first) {
+			s.t.Errorf("%d elements are held, and later %d", len(first), len(later))
+		}
+
+		s.apply(with(open(d)))
+		if h := s.held(); len(h) > 0 {
+			s.t.Errorf("open again: %d elements are held: %v", len(h), sortedKeys(h))
+		}
+		mark(only(cut, isUDP)...)
+		s.smoothly("open again", only(cut, isUDP)...)
+	})
+}
+
+// What is allowed again in part leaves in part.
+func TestHeldLeavesInPart(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(s *stand, d flow.Direction) {
+		s.apply(open(d))
+		mine := s.open(s.serviceCalls(d)...)
+		strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
+		s.apply(closed(d))
+		s.areCut("cut", append(mine, strangers...)...)
+		mark(only(mine, isUDP)...)
+		s.apply(narrowed(d, friends...))
+		s.smoothly("the friend's again", only(mine, isUDP)...)
+		s.areCut("the stranger's", strangers...)
+		s.opens("the friend's again", kinds(call{direction: d})...)
+	})
+}
+
+// Nothing is held after a destroy.
+func TestDestroyHoldsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, plain)
+	s.apply(open(flow.Ingress))
+	talks := s.open(s.serviceCalls(flow.Ingress)...)
+	s.apply(closed(flow.Ingress))
+	s.areCut("cut", talks...)
+	s.must("destroy", "--auto-approve")
+	s.goOn("after the destroy", talks...)
+}

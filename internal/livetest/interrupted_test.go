@@ -1,0 +1,187 @@
+package livetest
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"sgc/apply"
+	"sgc/internal/flow"
+)
+
+// admits reports whether the host lets new flows of the service come about.
+func (s *stand) admits(d flow.Direction) bool {
+	s.t.Helper()
+	k, err := s.dial(call{protocol: flow.TCP, family: flow.IPv4, direction: d}.filled(), impatience)
+	pause(true, k)
+	return err == nil
+}
+
+// stopAfter starts sgc and stops it in the moment in which it changed nf_tables
+// for the nth time; what it does until the signal arrives it does. It reports
+// whether the process was stopped before it ended.
+func (s *stand) stopAfter(n uint32, args ...string) (*exec.Cmd, bool) {
+	s.t.Helper()
+	k, err := apply.Open(s.host.Path())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer k.Close()
+	generation := func() uint32 {
+		g, err := k.Generation(context.Background())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return g
+	}
+	wanted := generation() + n
+	cmd := s.child(args...)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed, or was faster
+		close(ended)
+	}()
+	s.t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	for generation() < wanted {
+		select {
+		case <-ended:
+			return cmd, false
+		default:
+		}
+	}
+	if cmd.Process.Signal(syscall.SIGSTOP) != nil {
+		return cmd, false
+	}
+	select {
+	case <-ended:
+		return cmd, false
+	case <-time.After(20 * time.Millisecond):
+		return cmd, true
+	}
+}
+
+// An apply that is killed after any of its transactions is finished by the next
+// command, whatever it is. From the commit on the cut holds.
+func TestKilledWhileItCuts(t *testing.T) {
+	t.Parallel()
+	next := map[string]func(s *stand, d flow.Direction){
+		"apply of the same": func(s *stand, d flow.Direction) { s.apply(closed(d)) },
+		"apply of another":  func(s *stand, d flow.Direction) { s.apply(closed(d).with(both(d, "third", "7003", anyone))) },
+	}
+	everywhere(t, func(s *stand, d flow.Direction) {
+		stopped := 0
+		for _, name := range sortedKeys(next) {
+			for n := range uint32(4) {
+				when := fmt.Sprintf("killed after %d transactions", n+1)
+				s.apply(open(d))
+				talks := s.open(kinds(call{direction: d})...)
+				cmd, hit := s.stopAfter(n+1, "apply", "--auto-approve", s.write(closed(d)))
+				if hit {
+					stopped++
+				}
+				committed := !s.admits(d)
+				if committed {
+					s.areCut(when+", while it stands still", talks...)
+				}
+				_ = cmd.Process.Kill()
+				if committed {
+					s.areCut(when, talks...)
+				}
+				next[name](s, d)
+				s.areCut(when+", then "+name, talks...)
+				s.haveNone(when+", then "+name, talks...)
+				if r := s.must("plan", s.write(closed(d))); r.err != "" {
+					s.t.Errorf("%s: at the end plan says %s", when, r.err)
+				}
+				s.hangUp(talks...)
+				if !hit {
+					break // there are no more transactions
+				}
+			}
+		}
+		if stopped == 0 {
+			s.t.Error("no apply was stopped")
+		}
+	})
+}
+
+// A flow that was opened under a policy whose apply was killed after its commit
+// is known to the next apply.
+func TestKilledApplyHadOpened(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(s *stand, d flow.Direction) {
+		s.apply(closed(d))
+		// Of its transactions the one that opens the service is among the first.
+		for n := range uint32(3) {
+			cmd, _ := s.stopAfter(n+1, "apply", "--auto-approve", s.write(open(d)))
+			_ = cmd.Process.Kill()
+			if s.admits(d) {
+				break
+			}
+		}
+		if !s.admits(d) {
+			s.t.Fatal("the killed apply did not open the service")
+		}
+		talks := s.open(s.serviceCalls(d)...)
+		s.apply(closed(d))
+		s.areCut("closed again", talks...)
+		s.haveNone("closed again", talks...)
+	})
+}
+
+// The same for what a killed apply narrowed: its flows go on.
+func TestKilledWhileItNarrows(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(s *stand, d flow.Direction) {
+		for n := range uint32(3) {
+			when := fmt.Sprintf("killed after %d transactions", n+1)
+			s.apply(open(d))
+			mine := s.open(s.serviceCalls(d)...)
+			strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
+			mark(mine...)
+			cmd, hit := s.stopAfter(n+1, "apply", "--auto-approve", s.write(narrowed(d, friends...)))
+			_ = cmd.Process.Kill()
+			s.smoothly(when, mine...)
+			s.apply(narrowed(d, friends...))
+			s.smoothly(when+", then applied", mine...)
+			s.areCut(when+", then applied", strangers...)
+			s.hangUp(append(mine, strangers...)...)
+			if !hit {
+				break
+			}
+		}
+	})
+}
+
+// Kills at any moment: the next apply leaves what an apply would have left.
+func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	for _, at := range []place{plain, besideNAT} {
+		t.Run(at.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, at)
+			d := flow.Ingress
+			for i := range 12 {
+				s.apply(open(d))
+				talks := s.open(kinds(call{direction: d})...)
+				cmd := s.child("apply", "--auto-approve", s.write(closed(d)))
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Duration(10+i*8) * time.Millisecond)
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait() // it was killed, or was faster
+				s.apply(closed(d))
+				s.areCut(fmt.Sprintf("round %d", i), talks...)
+				s.haveNone(fmt.Sprintf("round %d", i), talks...)
+				s.hangUp(talks...)
+			}
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package livetest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/nftables"
+
+	"sgc/internal/flow"
+)
+
+// litter is how much there is of everything that a change could leave behind.
+type litter struct {
+	chains, rules, sets, elements, held int
+	files                               int
+	bytes                               int64
+}
+
+func (s *stand) litter() litter {
+	s.t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(s.host.FD()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "sgc"}
+	var l litter
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range chains {
+		if c.Table.Name != "sgc" {
+			continue
+		}
+		l.chains++
+		rules, err := conn.GetRules(table, c)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		l.rules += len(rules)
+	}
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, set := range sets {
+		l.sets++
+		elements, err := conn.GetSetElements(set)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		l.elements += len(elements)
+	}
+	l.held = len(s.held())
+	l.elements -= l.held
+	err = filepath.Walk(s.state(), func(_ string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			l.files++
+			l.bytes += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return l
+}
+
+// A policy that flips back and forth leaves nothing behind.
+//
+// SGC_LARGE makes it flip a thousand times.
+func TestFlipsLeaveNoLitter(t *testing.T) {
+	t.Parallel()
+	flips := 100
+	if os.Getenv("SGC_LARGE") != "" {
+		flips = 1000
+	}
+	d := flow.Ingress
+	for _, tt := range []struct {
+		name     string
+		at       place
+		from, to policy
+	}{
+		{"open and closed", plain, open(d), closed(d)},
+		{"open and closed", notrackOff, open(d), closed(d)},
+		{"tracked and deleted", plain, policy{
+			rules: closed(d).rules, groups: map[string][]string{"g": {serviceRule(d, friends)}}, attached: []string{"a", "g"},
+		}, closed(d)},
+		{"open and narrowed", besideNAT, open(d), narrowed(d, friends...)},
+	} {
+		t.Run(tt.name+"/"+tt.at.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, tt.at)
+			flip := func() {
+				s.apply(tt.from)
+				s.apply(tt.to)
+			}
+			s.apply(tt.from)
+			s.open(kinds(call{direction: d})...)
+			s.apply(tt.to)
+			flip()
+			once := s.litter()
+			for range flips {
+				flip()
+			}
+			if many := s.litter(); many.chains != once.chains || many.rules != once.rules || many.sets != once.sets ||
+				many.elements != once.elements || many.held > once.held || many.files != once.files || many.bytes > once.bytes+200 {
+				t.Errorf("after one flip there is %+v, after %d there is %+v", once, flips+1, many)
+			}
+		})
+	}
+}
