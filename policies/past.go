@@ -1,9 +1,6 @@
 package policies
 
 import (
-	"bytes"
-	"encoding/json"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,7 +15,7 @@ import (
 // loss. The nil Past is empty.
 type Past struct {
 	// Rules are sorted, and no two differ in their peers alone.
-	Rules []*PastRule `json:"rules,omitempty"`
+	Rules []*PastRule
 }
 
 // PastRule is a rule that a group had on the interfaces of a block.
@@ -36,46 +33,9 @@ type PastRule struct {
 	ICMPType int              `json:"icmp_type,omitempty"`
 	ICMPCode int              `json:"icmp_code,omitempty"`
 	// Peers are whom the rule allowed, by whatever name: merged ranges of both
-	// families.
-	Peers pastPeers `json:"peers"`
-}
-
-// pastPeers are merged ranges, which rules share. They marshal as prefixes.
-type pastPeers []flow.Range
-
-func (p pastPeers) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('[')
-	for _, r := range p {
-		for _, prefix := range r.Prefixes() {
-			if b.Len() > 1 {
-				b.WriteByte(',')
-			}
-			b.WriteByte('"')
-			b.WriteString(prefix.String())
-			b.WriteByte('"')
-		}
-	}
-	b.WriteByte(']')
-	return b.Bytes(), nil
-}
-
-func (p *pastPeers) UnmarshalJSON(text []byte) error {
-	var prefixes []netip.Prefix
-	if err := json.Unmarshal(text, &prefixes); err != nil {
-		return err
-	}
-	*p = rangesOf(prefixes)
-	return nil
-}
-
-// prefixes are those of the ranges, sorted.
-func (p pastPeers) prefixes() []netip.Prefix {
-	var out []netip.Prefix
-	for _, r := range p {
-		out = append(out, r.Prefixes()...)
-	}
-	return out
+	// families, never none. Rules with the same peers share them; they are
+	// read-only.
+	Peers []flow.Range `json:"-"`
 }
 
 // IsEmpty reports whether nothing is past.
@@ -96,11 +56,12 @@ func (p *Past) Add(old, new *Policy) *Past {
 	}
 	if old != nil {
 		then, now := newHistory(old), newHistory(new)
+		minus := differences{}
 		for _, i := range old.Interfaces {
 			where := then.scope(i)
 			for _, name := range i.Groups {
 				for _, r := range then.judge.rules[name] {
-					if gone := minusRanges(then.peers(r), now.still(where, r)); len(gone) > 0 {
+					if gone := minus.of(then.peers(r), now.still(where, r)); len(gone) > 0 {
 						b.add(&PastRule{
 							Interface: where.name, Except: where.except, Group: name,
 							Direction: r.Direction, AllProtocols: r.AllProtocols, Protocol: r.Protocol,
@@ -176,11 +137,11 @@ func (b *pastBuilder) past() *Past {
 	}
 	slices.Sort(keys)
 	// Peers that are equal are kept once.
-	shared := map[flow.Range][]pastPeers{}
+	shared := map[flow.Range][][]flow.Range{}
 	for _, k := range keys {
 		r := b.rules[k]
 		same := shared[r.Peers[0]]
-		n := slices.IndexFunc(same, func(p pastPeers) bool { return sameRanges(p, r.Peers) })
+		n := slices.IndexFunc(same, func(p []flow.Range) bool { return sameRanges(p, r.Peers) })
 		if n < 0 {
 			shared[r.Peers[0]] = append(same, r.Peers)
 		} else if &same[n][0] != &r.Peers[0] {
@@ -264,18 +225,33 @@ func (h *history) still(s scope, r *judgedRule) []flow.Range {
 	if i == nil || !slices.Contains(i.Groups, r.Group) {
 		return nil
 	}
-	var all []flow.Range
-	n := 0
+	var lists [][]flow.Range
 	for _, other := range h.judge.rules[r.Group] {
 		if other.Direction == r.Direction && other.includes(r.Rule) {
-			all = append(all, h.peers(other)...)
-			n++
+			lists = append(lists, h.peers(other))
 		}
 	}
-	if n > 1 {
-		all = flow.MergeRanges(all)
+	if len(lists) == 1 {
+		return lists[0]
 	}
-	return all
+	return flow.MergeRanges(slices.Concat(lists...))
+}
+
+// differences remembers what lists are without others: many rules name one long
+// list.
+type differences map[[2]*flow.Range][]flow.Range
+
+func (d differences) of(from, what []flow.Range) []flow.Range {
+	if len(from) == 0 || len(what) == 0 {
+		return from
+	}
+	key := [2]*flow.Range{&from[0], &what[0]}
+	rest, known := d[key]
+	if !known {
+		rest = minusRanges(from, what)
+		d[key] = rest
+	}
+	return rest
 }
 
 // includes reports whether the rule is for every packet that another is for,

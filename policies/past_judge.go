@@ -45,12 +45,9 @@ func (p *Past) scopes(numbers map[*Rule]int) []*pastScope {
 	var out []*pastScope
 	shared := map[*flow.Range]*addressIndex{}
 	for n, r := range p.Rules {
-		if len(r.Peers) == 0 {
-			continue
-		}
 		index := shared[&r.Peers[0]]
 		if index == nil {
-			index = newAddressIndex(r.Peers.prefixes())
+			index = newAddressIndex(prefixesOf(r.Peers))
 			shared[&r.Peers[0]] = index
 		}
 		at := slices.IndexFunc(out, func(s *pastScope) bool { return s.name == r.Interface && slices.Equal(s.except, r.Except) })
