@@ -1,0 +1,73 @@
+package scenario
+
+import (
+	"fmt"
+	"time"
+)
+
+// A check sends at its own pace, whatever the speed.
+const (
+	checkInterval = 50 * time.Millisecond
+	// checkPackets are enough to call a flow refused.
+	checkPackets = 3
+	// checkPatience is how long a flow may take that should be allowed.
+	checkPatience = 5 * time.Second
+)
+
+// check opens a new flow, looks what becomes of it, and ends it.
+func (r *Run) check(c *Check) ([]Verdict, error) {
+	spec := *c.Flow
+	if c.Traffic == Refused {
+		spec.Count = checkPackets
+	}
+	p, err := r.begin(&spec, checkInterval)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	v := Verdict{At: c.At, Flow: spec.Name, Expected: trafficWords[c.Traffic], Met: true}
+	var n counts
+	look := func() bool {
+		n = p.window(0, r.now())
+		// Of a flow in which the other side only sends, its packets count.
+		return n.passed[Opener] > 0 && (!spec.Sends[Responder] || spec.Sends[Opener] || n.passed[Responder] > 0)
+	}
+	problem := ""
+	switch c.Traffic {
+	case Refused:
+		all := r.until(patience, func() bool { return look() || n.sent[Opener] >= checkPackets })
+		if !all {
+			problem = fmt.Sprintf("%s sent too little", spec.From)
+		}
+		if r.until(badGrace, look) {
+			problem = fmt.Sprintf("%d passed", n.passed[Opener]+n.passed[Responder])
+		}
+	default:
+		if !r.until(checkPatience, look) {
+			problem = "none passed"
+		}
+	}
+	v.Seen = p.seen(&n)
+	if problem != "" {
+		v.Met = false
+		v.Seen += "; " + problem
+	}
+	if c.Tracked != nil {
+		v.Expected += "; " + trackedWords(*c.Tracked)
+		entry, err := r.entry(p)
+		if err != nil {
+			return nil, err
+		}
+		if (entry != nil) != *c.Tracked {
+			v.Met = false
+			v.Seen += "; conntrack has " + map[bool]string{true: "an", false: "no"}[entry != nil] + " entry of it"
+		}
+	}
+	if !v.Met {
+		err = r.explain(&v, p)
+	}
+	if err == nil {
+		err = r.ctx.Err()
+	}
+	return []Verdict{v}, err
+}

@@ -1,0 +1,308 @@
+package scenario
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"sgc/internal/lab"
+)
+
+// Verdict is what became of an expectation.
+type Verdict struct {
+	// At is where the expectation stands.
+	At hcl.Range
+	// Flow is the flow that it is about, or the rule.
+	Flow string
+	// Expected and Seen are words for people.
+	Expected, Seen string
+	Met            bool
+	// Policy is the policy's explanation of the flow, a line for each interface
+	// of the managed host that it crosses, and Entry its conntrack entry. They
+	// are set where the expectation was not met.
+	Policy []string
+	Entry  string
+}
+
+// Diagnostic returns what is to be said of an expectation that was not met, with
+// its place.
+func (v *Verdict) Diagnostic() *hcl.Diagnostic {
+	lines := []string{"Expected: " + v.Expected + ".", "Seen: " + v.Seen + "."}
+	for _, p := range v.Policy {
+		lines = append(lines, "The policy: "+p+".")
+	}
+	if v.Entry != "" {
+		lines = append(lines, "Conntrack: "+v.Entry+".")
+	}
+	at := v.At
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Not as expected: " + v.Flow,
+		Detail: strings.Join(lines, "\n"), Subject: &at,
+	}
+}
+
+// Packets that were sent at the end of a window are not there at once.
+const (
+	// goodGrace is how long a packet that should pass may take: TCP sends again
+	// what was lost, and the machine may be busy.
+	goodGrace = 3 * time.Second
+	// badGrace is how long a packet that should not pass is watched.
+	badGrace = 250 * time.Millisecond
+)
+
+// expectation words, by kind.
+var trafficWords = map[Traffic]string{
+	Allowed:  "allowed: what is sent passes",
+	Refused:  "refused: nothing that is sent passes",
+	Survives: "survives: the flow goes on through the change",
+	Cut:      "cut: nothing passes any more, although all who sent go on sending",
+}
+
+// from returns where the window of an expectation begins. Survivors are looked
+// at through the change, all others behind it.
+func (r *Run) from(e *Expectation, s *Step, p *player) time.Duration {
+	w := r.windows[s.Name]
+	switch e.Over {
+	case overStep:
+	case overFlow:
+		return p.lane.Begun
+	default:
+		w = r.windows[e.Over]
+	}
+	if e.Traffic == Survives {
+		return w.begun
+	}
+	return w.changed
+}
+
+// judge holds an expectation against the record.
+func (r *Run) judge(e *Expectation, s *Step, end time.Duration) (Verdict, error) {
+	p := r.named(e.Flow)
+	from := r.from(e, s, p)
+	v := Verdict{At: e.At, Flow: e.Flow, Expected: e.text(r), Met: true}
+	var c counts
+	look := func() string {
+		c = p.window(from, end)
+		return e.judge(p.spec, &c)
+	}
+	problem := look()
+	switch e.Traffic {
+	case Refused, Cut:
+		// Nothing may come late.
+		sleepUntil(r.ctx, r.began.Add(end+badGrace))
+		problem = look()
+	default:
+		r.until(time.Until(r.began.Add(end+goodGrace)), func() bool { problem = look(); return problem == "" })
+	}
+	v.Seen = p.seen(&c)
+	if problem != "" {
+		v.Met = false
+		v.Seen += "; " + problem
+	}
+	if e.Tracked != nil || e.Timeout != 0 {
+		entry, err := r.entry(p)
+		if err != nil {
+			return v, err
+		}
+		if problem := e.judgeEntry(r, p, entry); problem != "" {
+			v.Met = false
+			v.Seen += "; " + problem
+		}
+	}
+	if v.Met {
+		return v, r.ctx.Err()
+	}
+	return v, r.explain(&v, p)
+}
+
+// text says what is expected.
+func (e *Expectation) text(r *Run) string {
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if e.Traffic != Any {
+		text := trafficWords[e.Traffic]
+		switch {
+		case e.Lost > 0:
+			text += fmt.Sprintf(", up to %d lost", e.Lost)
+		case e.LostPercent > 0:
+			text += fmt.Sprintf(", up to %d %% lost", e.LostPercent)
+		}
+		parts = append(parts, text)
+	}
+	if e.Sent != nil {
+		add("%d sent", *e.Sent)
+	}
+	if e.Passed != nil {
+		add("%d passed", *e.Passed)
+	}
+	if e.FirstPassed != nil {
+		add("the first that passed is number %d", *e.FirstPassed)
+	}
+	if e.Tracked != nil {
+		parts = append(parts, trackedWords(*e.Tracked))
+	}
+	if e.Timeout != 0 {
+		text := "an idle timeout of " + brief(e.Timeout)
+		if r.speed > 1 {
+			text += fmt.Sprintf(" (here %s)", brief(r.timeout(e.Timeout)))
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func trackedWords(tracked bool) string {
+	if tracked {
+		return "tracked: conntrack has an entry"
+	}
+	return "untracked: conntrack has no entry"
+}
+
+// judge returns what is wrong with the numbers of a window, "" for nothing.
+func (e *Expectation) judge(f *Flow, c *counts) string {
+	sending := func() string {
+		for _, side := range []Side{Opener, Responder} {
+			if f.Sends[side] && c.sent[side] == 0 {
+				return fmt.Sprintf("%s sent nothing in that time, so nothing is shown; wait longer", f.host(side))
+			}
+		}
+		return ""
+	}
+	passed := c.passed[Opener] + c.passed[Responder]
+	switch e.Traffic {
+	case Allowed:
+		switch {
+		case c.sent[Opener]+c.sent[Responder] == 0:
+			return "nothing was sent in that time"
+		case c.lost() > e.allowance(c):
+			return fmt.Sprintf("%d lost", c.lost())
+		}
+	case Refused:
+		switch {
+		case c.sent[Opener] == 0:
+			return f.From + " sent nothing in that time, so nothing is shown; wait longer"
+		case passed > 0:
+			return fmt.Sprintf("%d passed", passed)
+		}
+	case Survives:
+		switch {
+		case e.Over != overFlow && !c.before:
+			return "nothing had passed before, so there is nothing to survive"
+		case sending() != "":
+			return sending()
+		case c.lost() > e.allowance(c):
+			return fmt.Sprintf("%d lost", c.lost())
+		}
+	case Cut:
+		switch {
+		case !c.before:
+			return "nothing had passed before, so there is nothing to cut"
+		case passed > 0:
+			return fmt.Sprintf("%d passed", passed)
+		}
+		return sending()
+	}
+	switch {
+	case e.Sent != nil && c.sent[Opener] != *e.Sent:
+		return fmt.Sprintf("%d sent", c.sent[Opener])
+	case e.Passed != nil && c.passed[Opener] != *e.Passed:
+		return fmt.Sprintf("%d passed", c.passed[Opener])
+	case e.FirstPassed != nil && c.first != *e.FirstPassed:
+		if c.first == 0 {
+			return "none passed"
+		}
+		return fmt.Sprintf("the first that passed is number %d", c.first)
+	}
+	return ""
+}
+
+// allowance is how many packets of the window may be lost.
+func (e *Expectation) allowance(c *counts) int {
+	if e.LostPercent > 0 {
+		return (c.sent[Opener] + c.sent[Responder]) * e.LostPercent / 100
+	}
+	return e.Lost
+}
+
+// host returns the host of a side.
+func (f *Flow) host(side Side) string {
+	if side == Opener {
+		return f.From
+	}
+	return f.Reaches
+}
+
+// seen says what a window holds.
+func (p *player) seen(c *counts) string {
+	verb := "arrived"
+	if p.lane.Answered {
+		verb = "were answered"
+	}
+	var parts []string
+	for _, side := range []Side{Opener, Responder} {
+		if side == Responder && !p.spec.Sends[Responder] {
+			continue
+		}
+		text := fmt.Sprintf("%s sent %d, of which %d %s", p.spec.host(side), c.sent[side], c.passed[side], verb)
+		if n := c.failed[side]; n > 0 {
+			text += fmt.Sprintf(" (%d not taken by its own kernel)", n)
+		}
+		parts = append(parts, text)
+	}
+	if c.first > 1 && c.first <= c.sent[Opener] {
+		parts = append(parts, fmt.Sprintf("number %d is the first of them", c.first))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// timeout is what the kernel has for a timeout of the scenario, in whole
+// seconds.
+func (r *Run) timeout(d time.Duration) time.Duration {
+	d = r.real(d)
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// judgeEntry returns what is wrong with the flow's entry, "" for nothing.
+func (e *Expectation) judgeEntry(r *Run, p *player, entry *lab.Entry) string {
+	switch {
+	case e.Tracked != nil && *e.Tracked && entry == nil, e.Timeout != 0 && entry == nil:
+		return "conntrack has no entry of it"
+	case e.Tracked != nil && !*e.Tracked && entry != nil:
+		return "conntrack has an entry of it"
+	case e.Timeout == 0 || entry == nil:
+		return ""
+	}
+	// The kernel rounds what is left down, and the last packet that it saw may be
+	// one that was sent before the window's end.
+	c := p.window(0, r.now())
+	most, left := r.timeout(e.Timeout), time.Duration(entry.Seconds)*time.Second
+	least := most - (r.now() - c.lastSent) - 2*time.Second
+	if left > most || left < least {
+		return fmt.Sprintf("the entry ends in %s, of a timeout of %s", left, most)
+	}
+	return ""
+}
+
+// judgeCounter holds what the kernel counted for a rule against what is
+// expected.
+func (r *Run) judgeCounter(c *Counter) (Verdict, error) {
+	counts, err := r.options.Enforcer.Counts(r.ctx, r.place)
+	if err != nil {
+		return Verdict{}, fmt.Errorf("read the counters of the rules: %w", err)
+	}
+	v := Verdict{At: c.At, Flow: c.Rule}
+	if c.Packets != nil {
+		v.Expected = fmt.Sprintf("%d packets let through by the rule itself", *c.Packets)
+	} else {
+		v.Expected = fmt.Sprintf("at least %d packets let through by the rule itself", c.AtLeast)
+	}
+	n, counted := counts[c.Rule]
+	v.Seen = fmt.Sprintf("%d", n)
+	if !counted {
+		v.Seen = "the kernel does not count this rule"
+	}
+	v.Met = counted && (c.Packets != nil && n == uint64(*c.Packets) || c.Packets == nil && n >= uint64(c.AtLeast))
+	return v, nil
+}

@@ -1,0 +1,185 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"sgc/internal/lab"
+)
+
+// player keeps one flow going.
+type player struct {
+	*recorder
+	run  *Run
+	spec *Flow
+	// number is the flow's in its run.
+	number         uint32
+	sourcePort, id uint16
+	// interval is the real one.
+	interval time.Duration
+	ctx      context.Context
+	cancel   context.CancelFunc
+	work     sync.WaitGroup
+	// responding starts the responder's sending once.
+	responding sync.Once
+	// closers end what blocks.
+	closeMu sync.Mutex
+	closers []interface{ Close() error }
+	closed  bool
+}
+
+// go starts f in the background; the flow's end waits for it.
+func (p *player) background(f func()) {
+	p.work.Add(1)
+	go func() {
+		defer p.work.Done()
+		f()
+	}()
+}
+
+// keep closes c when the flow ends.
+func (p *player) keep(c interface{ Close() error }) {
+	p.closeMu.Lock()
+	defer p.closeMu.Unlock()
+	if p.closed {
+		_ = c.Close() // nobody reads or writes it any more
+		return
+	}
+	p.closers = append(p.closers, c)
+}
+
+// stop ends the flow, and returns when nothing of it is sent any more.
+func (p *player) stop() {
+	p.cancel()
+	p.closeMu.Lock()
+	p.closed = true
+	for _, c := range p.closers {
+		// What a flow did not deliver is in its record.
+		_ = c.Close()
+	}
+	p.closeMu.Unlock()
+	p.work.Wait()
+	p.end(p.run.now())
+}
+
+// pace calls send for each packet of a side, at the flow's interval, until the
+// flow ends or send says that it cannot go on.
+func (p *player) pace(side Side, count int, open bool, send func(message) error) {
+	next := time.Now()
+	for n := 0; count == 0 || n < count; n++ {
+		if !sleepUntil(p.ctx, next) {
+			return
+		}
+		p.run.gate.RLock()
+		if p.ctx.Err() != nil {
+			p.run.gate.RUnlock()
+			return
+		}
+		seq := p.sending(side, p.run.now(), open)
+		err := send(message{p.number, side, seq})
+		p.run.gate.RUnlock()
+		if err != nil && p.ctx.Err() == nil {
+			p.failed(side, seq, err)
+		}
+		next = next.Add(p.interval)
+		if now := time.Now(); next.Before(now) {
+			// What was held back is not caught up.
+			next = now.Add(p.interval)
+		}
+	}
+}
+
+func sleepUntil(ctx context.Context, at time.Time) bool {
+	d := time.Until(at)
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// received takes a message that arrived on one of the two sides. On the
+// responder's, from is where it came from.
+func (p *player) received(m message, from netip.AddrPort) {
+	p.arrived(m.side, m.seq, p.run.now())
+	if m.side == Opener {
+		p.observe(from)
+	}
+}
+
+// openerCount is how many packets the opener sends: those of its count, or the
+// one that opens the flow where only the other side sends.
+func (p *player) openerCount() int {
+	if !p.spec.Sends[Opener] {
+		return 1
+	}
+	return p.spec.Count
+}
+
+// respond starts the responder's sending, once.
+func (p *player) respond(send func(message) error) {
+	if !p.spec.Sends[Responder] {
+		return
+	}
+	p.responding.Do(func() {
+		p.background(func() { p.pace(Responder, p.spec.Count, false, send) })
+	})
+}
+
+// begin starts a flow. The other side's service must be there already.
+func (r *Run) begin(spec *Flow, interval time.Duration) (*player, error) {
+	r.mu.Lock()
+	number := uint32(len(r.players)) + 1
+	r.mu.Unlock()
+	p := &player{run: r, spec: spec, number: number, interval: interval, sourcePort: spec.SourcePort, id: spec.ID}
+	if spec.Protocol.HasPorts() && p.sourcePort == 0 {
+		p.sourcePort = firstSourcePort + uint16(number)
+	}
+	if spec.IsPing() && p.id == 0 {
+		p.id = firstID + uint16(number)
+	}
+	p.ctx, p.cancel = context.WithCancel(r.ctx)
+	p.recorder = newRecorder(Lane{
+		Name: spec.Name, Title: laneTitle(spec, p.sourcePort, p.id),
+		Protocol: spec.Protocol.String(), From: spec.From, To: spec.To,
+		Source: netip.AddrPortFrom(spec.Source, p.sourcePort), Dest: netip.AddrPortFrom(spec.Dest, spec.Port),
+		Answered: spec.IsPing(), Begun: r.now(), Packets: []Packet{},
+	})
+	r.mu.Lock()
+	r.players = append(r.players, p)
+	r.mu.Unlock()
+	from, reaches := r.world.hosts[spec.From], r.world.hosts[spec.Reaches]
+	if err := p.open(from, reaches); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("start the flow %q: %w", spec.Name, err)
+	}
+	return p, nil
+}
+
+// What the run chooses by itself, so that a record reads the same every time:
+// ports of the range that Linux takes for clients, and identifiers of pings.
+const (
+	firstSourcePort = 40000
+	firstID         = 100
+)
+
+func (p *player) open(from, reaches *lab.Namespace) error {
+	switch {
+	case p.spec.IsPing():
+		return p.openPing(from, reaches)
+	case p.spec.Protocol.HasPorts() && p.spec.Protocol == protocolTCP:
+		return p.openTCP(from, reaches)
+	case p.spec.Protocol.HasPorts():
+		return p.openUDP(from, reaches)
+	}
+	return p.openOther(from, reaches)
+}

@@ -1,0 +1,395 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sgc/internal/lab"
+	"sgc/policies"
+)
+
+// Enforcer is sgc, as far as a scenario needs it. Its methods do what the
+// commands do, and are called from several goroutines for several places.
+type Enforcer interface {
+	// Apply makes the policy, which path names, that of the place. flush is "",
+	// "cloud", "revoked" or "none".
+	Apply(ctx context.Context, at Place, path string, policy *policies.Loaded, flush string) error
+	// Destroy removes what is enforced there.
+	Destroy(ctx context.Context, at Place) error
+	// Counts returns the packets that the kernel counted for each rule, by
+	// policy address. A rule that the kernel does not count is not in it.
+	Counts(ctx context.Context, at Place) (map[string]uint64, error)
+}
+
+// Place is a host as sgc knows it.
+type Place struct {
+	// Netns is the path of its network namespace, StateDir its record.
+	Netns, StateDir string
+}
+
+// Options are those of a run.
+type Options struct {
+	// Speed replaces the scenario's own; 0 does not.
+	Speed int
+	// StateDir is an empty directory for what sgc keeps.
+	StateDir string
+	Enforcer Enforcer
+}
+
+// Run is a scenario that is played. Its methods may be called from any
+// goroutine.
+type Run struct {
+	scenario *Scenario
+	options  Options
+	topology *Topology
+	world    *world
+	witness  *lab.Witness
+	place    Place
+	speed    int
+	began    time.Time
+	ctx      context.Context
+	cancel   context.CancelFunc
+	work     sync.WaitGroup
+	done     chan struct{}
+	// gate is held by who sends a packet, and locked by a change that holds all
+	// flows.
+	gate     sync.RWMutex
+	services map[serviceKey]interface{ Close() error }
+	// policy is what is enforced, nil for nothing.
+	policy *policies.Policy
+	// windows are when the steps began and when their last change was done.
+	windows map[string]window
+	// scaled are the managed host's conntrack timeouts, empty at speed 1.
+	scaled []lab.Timeout
+
+	mu      sync.Mutex
+	players []*player
+	marks   []Mark
+	steps   []Span
+	results []StepResult
+	err     error
+}
+
+// window is where a step's expectations begin to look.
+type window struct{ begun, changed time.Duration }
+
+// Result is what a run found.
+type Result struct {
+	Scenario *Scenario
+	Timeline *Timeline
+	// Timeouts are those of conntrack that the speed has divided.
+	Timeouts []lab.Timeout
+	Steps    []StepResult
+	// Err is nil, or why the scenario could not be played to its end.
+	Err error
+}
+
+// StepResult is what a step found.
+type StepResult struct {
+	Step     *Step
+	Begun    time.Duration
+	Took     time.Duration
+	Verdicts []Verdict
+}
+
+// Failed reports whether an expectation of the step was not met.
+func (s *StepResult) Failed() bool {
+	for i := range s.Verdicts {
+		if !s.Verdicts[i].Met {
+			return true
+		}
+	}
+	return false
+}
+
+// Failed reports whether an expectation of any step was not met.
+func (r *Result) Failed() bool {
+	for i := range r.Steps {
+		if r.Steps[i].Failed() {
+			return true
+		}
+	}
+	return false
+}
+
+// Start plays a scenario in the background. It needs the rights of
+// lab.MayMakeNamespaces. The run ends by itself, or with the context.
+func Start(ctx context.Context, s *Scenario, o Options) *Run {
+	r := &Run{
+		scenario: s, options: o, topology: NewTopology(s), speed: s.Speed, began: time.Now(),
+		done: make(chan struct{}), services: map[serviceKey]interface{ Close() error }{}, windows: map[string]window{},
+	}
+	if o.Speed > 0 {
+		r.speed = o.Speed
+	}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(r.done)
+		err := r.play()
+		r.mu.Lock()
+		r.err = err
+		r.mu.Unlock()
+	}()
+	return r
+}
+
+// Done is closed when the run has ended.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// Wait returns what the run found, when it has ended.
+func (r *Run) Wait() *Result {
+	<-r.done
+	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.scaled, Steps: r.results, Err: r.err}
+}
+
+// Timeline returns a copy of what is recorded so far.
+func (r *Run) Timeline() *Timeline {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &Timeline{
+		Scenario: r.scenario.File, Title: r.scenario.Title, Speed: r.speed, Length: r.now(),
+		Lanes: []Lane{}, Marks: append([]Mark{}, r.marks...), Steps: append([]Span{}, r.steps...),
+	}
+	if n := len(t.Steps); n > 0 && n == len(r.scenario.Steps) && t.Steps[n-1].Ended != 0 {
+		t.Length = t.Steps[n-1].Ended
+	}
+	for _, p := range r.players {
+		t.Lanes = append(t.Lanes, p.snapshot())
+	}
+	return t
+}
+
+// now is the time since the run began, never 0: that stands for never.
+func (r *Run) now() time.Duration { return max(time.Since(r.began), 1) }
+
+// real returns how long a time of the scenario takes.
+func (r *Run) real(d time.Duration) time.Duration { return d / time.Duration(r.speed) }
+
+func (r *Run) background(f func()) {
+	r.work.Add(1)
+	go func() {
+		defer r.work.Done()
+		f()
+	}()
+}
+
+// play builds the world, takes the steps, and leaves nothing.
+func (r *Run) play() (err error) {
+	if r.world, err = build(r.scenario, r.topology); err != nil {
+		return err
+	}
+	defer func() {
+		r.tearDown()
+		err = errors.Join(err, r.world.close())
+	}()
+	managed := r.world.hosts[r.scenario.Managed().Name]
+	r.place = Place{Netns: managed.Path(), StateDir: filepath.Join(r.options.StateDir, "state")}
+	if r.witness, err = managed.OpenWitness(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.witness.Close()) }()
+	// Asking for the entries makes the kernel load conntrack, which shows its
+	// settings then.
+	if _, err := r.witness.Entries(); err != nil {
+		return err
+	}
+	if r.speed > 1 {
+		if r.scaled, err = managed.ScaleTimeouts(r.speed); err != nil {
+			return err
+		}
+	}
+	// What came before is not part of the picture.
+	r.mu.Lock()
+	r.began = time.Now()
+	r.mu.Unlock()
+	for _, s := range r.scenario.Steps {
+		if err := r.step(s); err != nil {
+			if cause := r.ctx.Err(); cause != nil {
+				return cause
+			}
+			return fmt.Errorf("step %q: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// tearDown ends all flows and services.
+func (r *Run) tearDown() {
+	r.cancel()
+	r.mu.Lock()
+	players := r.players
+	r.mu.Unlock()
+	for _, p := range players {
+		p.stop()
+	}
+	for _, s := range r.services {
+		// What they missed is in the records of the flows.
+		_ = s.Close()
+	}
+	r.work.Wait()
+}
+
+// step takes one step and holds what it expects against what happened.
+func (r *Run) step(s *Step) error {
+	begun := r.now()
+	r.mu.Lock()
+	r.steps = append(r.steps, Span{Name: s.Name, Description: s.Description, Begun: begun})
+	span := &r.steps[len(r.steps)-1]
+	r.mu.Unlock()
+	w := window{begun, begun}
+	r.windows[s.Name] = w
+	result := StepResult{Step: s, Begun: begun}
+	for _, a := range s.Actions {
+		verdicts, err := r.act(a)
+		if err != nil {
+			return err
+		}
+		result.Verdicts = append(result.Verdicts, verdicts...)
+		switch a.(type) {
+		case *Apply, *Destroy:
+			w.changed = r.now()
+			r.windows[s.Name] = w
+		}
+	}
+	end := r.now()
+	for _, e := range s.Expects {
+		v, err := r.judge(e, s, end)
+		if err != nil {
+			return err
+		}
+		result.Verdicts = append(result.Verdicts, v)
+	}
+	for _, c := range s.Counters {
+		v, err := r.judgeCounter(c)
+		if err != nil {
+			return err
+		}
+		result.Verdicts = append(result.Verdicts, v)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	span.Ended, span.Failed = r.now(), result.Failed()
+	result.Took = span.Ended - begun
+	r.results = append(r.results, result)
+	return r.ctx.Err()
+}
+
+// act does one thing. What comes back is what a check, or a wait that was in
+// vain, found.
+func (r *Run) act(a Action) ([]Verdict, error) {
+	switch a := a.(type) {
+	case *Apply:
+		return nil, r.change("apply "+a.Policy.Name, a.Hold, func() error {
+			if err := r.options.Enforcer.Apply(r.ctx, r.place, a.Policy.Path, a.Policy.Loaded, a.Flush); err != nil {
+				return err
+			}
+			r.policy = a.Policy.Loaded.Policy
+			return nil
+		})
+	case *Destroy:
+		return nil, r.change("destroy", a.Hold, func() error {
+			r.policy = nil
+			return r.options.Enforcer.Destroy(r.ctx, r.place)
+		})
+	case *Begin:
+		_, err := r.begin(a.Flow, r.real(a.Flow.Interval))
+		return nil, err
+	case *Stop:
+		r.named(a.Flow).stop()
+		return nil, nil
+	case *Wait:
+		return r.wait(a)
+	case *Check:
+		return r.check(a)
+	}
+	return nil, fmt.Errorf("an action of type %T", a)
+}
+
+// change changes the policy, and marks it in the record.
+func (r *Run) change(text string, hold bool, f func() error) error {
+	if hold {
+		r.gate.Lock()
+		defer r.gate.Unlock()
+	}
+	begun := r.now()
+	err := f()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.marks = append(r.marks, Mark{Begun: begun, Ended: r.now(), Text: text})
+	if err != nil {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	return nil
+}
+
+// named returns the flow of that name; the load has checked that there is one.
+func (r *Run) named(name string) *player {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.players {
+		if p.spec.Name == name {
+			return p
+		}
+	}
+	panic("no flow " + name)
+}
+
+// How often and how long a run looks whether something has come true.
+const (
+	lookEvery = 2 * time.Millisecond
+	// patience is for what should have happened at once: one that is in vain
+	// ends after it.
+	patience = 10 * time.Second
+)
+
+// until waits until f is true or the time is over.
+func (r *Run) until(limit time.Duration, f func() bool) bool {
+	for end := time.Now().Add(limit); ; {
+		if f() {
+			return true
+		}
+		if time.Now().After(end) || !sleepUntil(r.ctx, time.Now().Add(lookEvery)) {
+			return false
+		}
+	}
+}
+
+func (r *Run) wait(w *Wait) ([]Verdict, error) {
+	if w.Flow == "" {
+		d := w.For
+		if !w.Real {
+			d = r.real(d)
+		}
+		sleepUntil(r.ctx, time.Now().Add(d))
+		return nil, r.ctx.Err()
+	}
+	p := r.named(w.Flow)
+	// A flow that sends once an interval is there in that time, or never.
+	limit := patience + 2*p.interval*time.Duration(max(w.Sent, w.Passed))
+	var c counts
+	if r.until(limit, func() bool {
+		c = p.window(0, r.now())
+		return c.sent[Opener] >= w.Sent && c.passed[Opener] >= w.Passed
+	}) {
+		return nil, nil
+	}
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
+	v := Verdict{At: w.At, Flow: w.Flow, Expected: fmt.Sprintf("to come so far: %s", waitText(w)), Seen: p.seen(&c)}
+	return []Verdict{v}, r.explain(&v, p)
+}
+
+func waitText(w *Wait) string {
+	switch {
+	case w.Sent > 0 && w.Passed > 0:
+		return fmt.Sprintf("%d packets sent, %d passed", w.Sent, w.Passed)
+	case w.Sent > 0:
+		return fmt.Sprintf("%d packets sent", w.Sent)
+	}
+	return fmt.Sprintf("%d packets passed", w.Passed)
+}

@@ -1,0 +1,161 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"sgc/internal/flow"
+	"sgc/internal/lab"
+)
+
+// How long an attempt to open a connection may take: the flow's interval within
+// these bounds. The kernel sends a SYN once a second.
+const (
+	leastAttempt = 250 * time.Millisecond
+	mostAttempt  = time.Second
+)
+
+var errNoAnswer = errors.New("no answer to the attempt to connect")
+
+// openTCP listens on the other side, and connects: again and again until it
+// succeeds. Both sides write messages over the connection.
+func (p *player) openTCP(from, reaches *lab.Namespace) error {
+	local := netip.AddrPortFrom(p.spec.ReachesAddress, p.spec.ReachesPort)
+	err := p.run.serve(serviceKey{p.spec.Reaches, flow.TCP, local}, func() (interface{ Close() error }, error) {
+		l, err := reaches.ListenTCP(local)
+		if err != nil {
+			return nil, err
+		}
+		p.run.background(func() { p.run.accept(l) })
+		return l, nil
+	})
+	if err != nil {
+		return err
+	}
+	p.background(func() {
+		conn := p.connect(from)
+		if conn == nil {
+			return
+		}
+		p.keep(conn)
+		p.background(func() { p.read(conn, Responder) })
+		count := p.openerCount()
+		if count > 1 {
+			if count -= p.sentBy(Opener); count <= 0 {
+				return
+			}
+		}
+		p.pace(Opener, count, false, func(m message) error { return p.write(conn, m) })
+	})
+	return nil
+}
+
+// connect tries until there is a connection, or the flow has ended.
+func (p *player) connect(from *lab.Namespace) *net.TCPConn {
+	local, remote := netip.AddrPortFrom(p.spec.Source, p.sourcePort), netip.AddrPortFrom(p.spec.Dest, p.spec.Port)
+	var conn *net.TCPConn
+	for conn == nil && p.ctx.Err() == nil && (p.spec.Count == 0 || p.sentBy(Opener) < p.spec.Count) {
+		begun := time.Now()
+		p.pace(Opener, 1, true, func(m message) error {
+			ctx, cancel := context.WithTimeout(p.ctx, max(leastAttempt, min(p.interval, mostAttempt)))
+			defer cancel()
+			c, err := from.DialTCP(ctx, local, remote)
+			if err != nil {
+				if ctx.Err() != nil {
+					err = errNoAnswer
+				}
+				return err
+			}
+			conn = c
+			p.arrived(Opener, m.seq, p.run.now())
+			return nil
+		})
+		if conn == nil {
+			sleepUntil(p.ctx, begun.Add(p.interval))
+		}
+	}
+	return conn
+}
+
+// accept takes the connections to a port until it is closed. The first message
+// on each tells its flow.
+func (r *Run) accept(l *net.TCPListener) {
+	for {
+		conn, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		r.background(func() {
+			// Whoever gives up between connecting and its first message ends
+			// with the run.
+			stop := context.AfterFunc(r.ctx, func() { _ = conn.Close() })
+			defer stop()
+			m, err := readHeader(conn)
+			p := r.player(m.flow)
+			if err != nil || p == nil {
+				_ = conn.Close() // nobody's connection
+				return
+			}
+			p.keep(conn)
+			from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+			if err == nil {
+				p.observe(from)
+			}
+			p.arrived(m.side, m.seq, p.run.now())
+			p.respond(func(m message) error { return p.write(conn, m) })
+			if p.skip(conn) == nil {
+				p.read(conn, Opener)
+			}
+		})
+	}
+}
+
+// write sends a message. What does not fit into the socket's buffer within the
+// interval is not sent: the other side has long stopped to take anything.
+func (p *player) write(conn *net.TCPConn, m message) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(max(p.interval, 50*time.Millisecond))); err != nil {
+		return err
+	}
+	_, err := conn.Write(m.marshal(p.spec.Size))
+	return err
+}
+
+// read takes the messages of a side until the connection ends.
+func (p *player) read(conn *net.TCPConn, side Side) {
+	for {
+		m, err := readHeader(conn)
+		if err != nil || p.skip(conn) != nil {
+			return
+		}
+		if m.flow == p.number && m.side == side {
+			p.arrived(side, m.seq, p.run.now())
+		}
+	}
+}
+
+var errForeign = errors.New("not a message of the lab")
+
+func readHeader(r io.Reader) (message, error) {
+	var b [headerSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return message{}, err
+	}
+	m, ok := parseMessage(b[:])
+	if !ok {
+		return message{}, errForeign
+	}
+	return m, nil
+}
+
+// skip reads the rest of a message.
+func (p *player) skip(r io.Reader) error {
+	_, err := io.CopyN(io.Discard, r, int64(p.spec.Size-headerSize))
+	return err
+}
