@@ -58,14 +58,17 @@ type decompiler struct {
 	values  map[uint32]operand
 	pending []uint32
 	// family and protocol are what the rule has asked for so far, "ip" and
-	// "tcp"; dependency says that the last word only asked for one of them.
+	// "tcp"; dependencies is how many of the last words asked for these alone.
 	family, protocol string
-	dependency       bool
+	dependencies     int
+	// named says that the words so far tell the protocol by the name of a port
+	// alone, "tcp dport": then all ports have to be named so.
+	named bool
 }
 
 func (d *decompiler) say(words string) {
 	d.words = append(d.words, words)
-	d.dependency = false
+	d.dependencies = 0
 }
 
 // attributeMap holds the attributes of one expression by number.
@@ -136,7 +139,12 @@ func (d *decompiler) expression(name string, a attributeMap) {
 	case "exthdr", "rt", "socket", "numgen", "hash", "xfrm", "tunnel", "osf":
 		d.load(a.register(1), operand{text: "[" + name + "]"})
 	case "byteorder":
-		// The value stays the same number.
+		// nft compares by size what it has put into network order.
+		o := d.values[a.register(unix.NFTA_BYTEORDER_SREG)]
+		if o.kind == nativeNumber {
+			o.kind = bigNumber
+		}
+		d.values[a.register(unix.NFTA_BYTEORDER_DREG)] = o
 	case "bitwise":
 		r := a.register(unix.NFTA_BITWISE_DREG)
 		o := d.values[a.register(unix.NFTA_BITWISE_SREG)]
@@ -223,15 +231,15 @@ func (d *decompiler) compare(a attributeMap) {
 	}
 	// A match of the family or the protocol is often only what the next match
 	// needs: the word for that says it too.
-	dependency := false
+	dependencies := 0
 	switch o.text {
 	case "meta nfproto":
-		d.family, dependency = map[string]string{"ipv4": "ip", "ipv6": "ip6"}[text], true
+		d.family, dependencies = map[string]string{"ipv4": "ip", "ipv6": "ip6"}[text], d.dependencies+1
 	case "meta l4proto":
-		d.protocol, dependency = text, true
+		d.protocol, d.named, dependencies = text, false, d.dependencies+1
 	}
 	d.say(o.text + " " + text)
-	d.dependency = dependency
+	d.dependencies = dependencies
 }
 
 // beginsRange returns the value from which on the last word lets a field be:

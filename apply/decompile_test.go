@@ -38,6 +38,14 @@ func TestTextOfRulesIsTheSameOnBothSides(t *testing.T) {
 		{field(ruleset.NFProtocol, ruleset.NFProtoKey(flow.IPv6)), ruleset.Verdict{Kind: ruleset.Goto, Chain: "six"}},
 		{ruleset.MatchUDPPorts{Source: 67, Dest: 68}},
 		{ruleset.MatchFlags{Mask: 0x17, Value: 0x02, Negate: true}}, {ruleset.MatchFlags{Mask: 0x06, Value: 0x06}},
+		{ruleset.MatchFlags{Mask: 0x17, Value: 0x02, Negate: true}, ruleset.Lookup{Fields: []ruleset.Field{ruleset.DestPort}, Set: "open", Negate: true}},
+		{ruleset.MatchForwarded{}, ruleset.MatchEndsHere{Negate: true}}, {ruleset.MatchForwarded{Negate: true}, ruleset.MatchState{State: ruleset.CtNew}},
+		{ruleset.MatchDirection{}, ruleset.MatchState{State: ruleset.CtEstablished}}, {ruleset.MatchDirection{Reply: true}},
+		{lookup("refused", ruleset.OIFName, ruleset.OriginalSource(flow.IPv4), ruleset.IPDest, ruleset.SourcePort, ruleset.DestPort)},
+		{lookup("refused", ruleset.OIFName, ruleset.OriginalSource(flow.IPv6), ruleset.IP6Dest, ruleset.SourcePort, ruleset.DestPort)},
+		{lookup("refused", ruleset.OriginalSource(flow.IPv6), ruleset.DestPort)},
+		{field(ruleset.L4Protocol, "\x11"), lookup("refused", ruleset.IP6Source, ruleset.DestPort, ruleset.SourcePort, ruleset.IIFName)},
+		{ruleset.MatchState{State: ruleset.CtNew}, ruleset.SetTimeout{Object: "eth0.tcp4"}},
 		{lookup("open", ruleset.DestPort), ruleset.MatchEndsHere{}, ruleset.Notrack{}},
 		{ruleset.Lookup{Fields: []ruleset.Field{ruleset.DestPort}, Set: "open", Negate: true}},
 		{ruleset.Limit{Rate: 10, Unit: time.Second, Burst: 20}, ruleset.Log{Prefix: "sgc eth0 ingress acl: "}},
@@ -75,6 +83,44 @@ func TestComparisonsThatAreNoRange(t *testing.T) {
 	for i, r := range l.snapshot().Table.Chain("c").Rules {
 		if got := r.Text(); got != want[i] {
 			t.Errorf("got %s, want %s", got, want[i])
+		}
+	}
+}
+
+func TestTextOfWhatOthersAskOfConntrack(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.nft(`table inet sgc { chain c { ct direction != reply; ct original ip saddr 10.0.0.1; ct reply ip6 daddr 2001:db8::1; ct reply bytes 5;
+		ct state != new; iif 1 accept; ct mark 7; ct original packets > 3; }; }`)
+	want := []string{
+		"ct direction != reply", "ct original ip saddr 10.0.0.1", "ct reply ip6 daddr 2001:db8::1", "ct reply bytes 5",
+		"ct state != new", "iif 1 accept", "ct mark 7", "ct original packets > 3",
+	}
+	rules := l.snapshot().Table.Chain("c").Rules
+	for i, r := range rules {
+		if got := r.Text(); i >= len(want) || got != want[i] {
+			t.Errorf("got %s, want %s", got, want[min(i, len(want)-1)])
+		}
+	}
+	if len(rules) != len(want) {
+		t.Errorf("%d rules", len(rules))
+	}
+}
+
+// What only asks for the header of the next field is left out, as nft does it.
+func TestTextOfDependencies(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.nft(`table inet sgc { set s { type ipv6_addr . inet_service; }; chain c { ip6 saddr . udp dport @s; meta l4proto udp ip6 saddr . th dport @s;
+		ip saddr 10.0.0.1 tcp dport 22-25 tcp sport 1-2; tcp flags syn / syn,ack th dport 22; icmpv6 type 1-4 icmpv6 code 2-3; meta nfproto ipv4 accept;
+		udp sport 67 udp dport 68; meta mark > 7; }; }`)
+	want := []string{
+		"ip6 saddr . udp dport @s", "meta l4proto udp ip6 saddr . th dport @s", "ip saddr 10.0.0.1 tcp dport 22-25 tcp sport 1-2",
+		"tcp flags & (syn|ack) == syn th dport 22", "icmpv6 type 1-4 icmpv6 code 2-3", "meta nfproto ipv4 accept", "udp sport 67 udp dport 68", "meta mark > 7",
+	}
+	for i, r := range l.snapshot().Table.Chain("c").Rules {
+		if got := r.Text(); i >= len(want) || got != want[i] {
+			t.Errorf("got %s, want %s", got, want[min(i, len(want)-1)])
 		}
 	}
 }

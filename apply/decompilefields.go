@@ -1,8 +1,10 @@
 package apply
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +29,7 @@ const (
 	// portPair is both ports of a header at once.
 	portPair
 	tcpFlags
+	ctDirection
 )
 
 func (k fieldKind) text(b []byte) string {
@@ -42,6 +45,13 @@ func (k fieldKind) text(b []byte) string {
 	case nativeNumber:
 		if len(b) == 4 {
 			return strconv.FormatUint(uint64(nativeU32(b)), 10)
+		}
+		if len(b) == 8 {
+			return strconv.FormatUint(binary.NativeEndian.Uint64(b), 10)
+		}
+	case ctDirection:
+		if len(b) == 1 && int(b[0]) < len(ctDirections) {
+			return ctDirections[b[0]]
 		}
 	case ctState:
 		return stateText(b)
@@ -163,29 +173,38 @@ func (d *decompiler) meta(a attributeMap) {
 	d.load(a.register(unix.NFTA_META_DREG), operand{text: name, kind: field.kind})
 }
 
-// ctKeys are the keys of "ct" by number.
+// ctFields are the keys of "ct" by number.
 //
 // Source: Linux include/uapi/linux/netfilter/nf_tables.h, enum nft_ct_keys.
-var ctKeys = []string{
-	"state", "direction", "status", "mark", "secmark", "expiration", "helper", "l3proto", "saddr", "daddr",
-	"protocol", "proto-src", "proto-dst", "label", "packets", "bytes", "avgpkt", "zone", "event",
+var ctFields = []namedField{
+	{"state", ctState}, {"direction", ctDirection}, {"status", nativeNumber}, {"mark", nativeNumber},
+	{"secmark", nativeNumber}, {"expiration", nativeNumber}, {"helper", hexBytes}, {"l3proto", familyNumber},
+	{"saddr", address}, {"daddr", address}, {"protocol", protocolNumber}, {"proto-src", bigNumber},
+	{"proto-dst", bigNumber}, {"label", hexBytes}, {"packets", nativeNumber}, {"bytes", nativeNumber},
+	{"avgpkt", nativeNumber}, {"zone", hexBytes}, {"event", nativeNumber}, {"ip saddr", address},
+	{"ip daddr", address}, {"ip6 saddr", address}, {"ip6 daddr", address}, {"id", bigNumber},
 }
+
+// ctDirections are the directions of a flow by number.
+var ctDirections = []string{"original", "reply"}
 
 func (d *decompiler) conntrack(a attributeMap) {
 	key := a.u32(unix.NFTA_CT_KEY)
-	o := operand{text: fmt.Sprintf("ct [key %d]", key)}
-	if int(key) < len(ctKeys) {
-		o.text = "ct " + ctKeys[key]
+	field := namedField{fmt.Sprintf("[key %d]", key), hexBytes}
+	if int(key) < len(ctFields) {
+		field = ctFields[key]
 	}
-	switch key {
-	case unix.NFT_CT_STATE:
-		o.kind = ctState
-	case unix.NFT_CT_MARK, unix.NFT_CT_STATUS:
-		o.kind = nativeNumber
+	o := operand{text: "ct " + field.name, kind: field.kind}
+	if direction := a[unix.NFTA_CT_DIRECTION]; len(direction) == 1 {
+		o.text = "ct " + ctDirection.text(direction) + " " + field.name
 	}
 	if _, sets := a[unix.NFTA_CT_SREG]; sets {
 		d.say(o.text + " set " + d.values[a.register(unix.NFTA_CT_SREG)].as(o.kind))
 		return
+	}
+	// The family's address says the family by itself.
+	if family, _, ok := strings.Cut(field.name, " "); ok {
+		d.dropDependency(family)
 	}
 	d.load(a.register(unix.NFTA_CT_DREG), o)
 }
@@ -220,13 +239,19 @@ func (d *decompiler) payload(a attributeMap) {
 	}
 	o := operand{text: fmt.Sprintf("@%s,%d,%d", base, 8*at.offset, 8*at.length), kind: bigNumber}
 	for _, header := range []string{d.family, d.protocol, "th"} {
-		if field, ok := findField(header, at); ok {
-			o = operand{text: strings.TrimSpace(header + " " + field.name), kind: field.kind}
-			if header != "th" && d.dependency {
-				d.dropDependency(header)
-			}
-			break
+		field, ok := findField(header, at)
+		if !ok {
+			continue
 		}
+		// Without a word that only asks for the protocol, a port is one of any.
+		dropped := header != "th" && d.dropDependency(header)
+		if header == d.protocol && (field.name == "sport" || field.name == "dport") {
+			if d.named = d.named || dropped; !d.named {
+				header = "th"
+			}
+		}
+		o = operand{text: strings.TrimSpace(header + " " + field.name), kind: field.kind}
+		break
 	}
 	if _, sets := a[unix.NFTA_PAYLOAD_SREG]; sets {
 		d.say(o.text + " set " + d.values[a.register(unix.NFTA_PAYLOAD_SREG)].as(o.kind))
@@ -235,18 +260,29 @@ func (d *decompiler) payload(a attributeMap) {
 	d.load(a.register(unix.NFTA_PAYLOAD_DREG), o)
 }
 
-// dropDependency takes back the last word, which only asked for what the header
-// says by itself. The family's own ICMP says the family, too.
-func (d *decompiler) dropDependency(header string) {
-	d.dependency = false
-	n := len(d.words) - 1
-	if n < 0 {
-		return
+// dropDependency takes back the word that only asked for what a header says by
+// itself, if it is one of the last ones. The family's own ICMP says the family,
+// too. nft asks in the order of the fields: words before the one that goes are
+// there for their own sake.
+func (d *decompiler) dropDependency(header string) bool {
+	asks := "meta l4proto " + header
+	if family := map[string]string{"ip": "ipv4", "ip6": "ipv6"}[header]; family != "" {
+		asks = "meta nfproto " + family
 	}
-	if n > 0 && d.words[n-1] == "meta nfproto "+map[string]string{"icmp": "ipv4", "icmpv6": "ipv6"}[header] {
-		n--
+	first := len(d.words) - d.dependencies
+	for i := first; i < len(d.words); i++ {
+		if d.words[i] != asks {
+			continue
+		}
+		end := i + 1
+		if i > first && d.words[i-1] == "meta nfproto "+map[string]string{"icmp": "ipv4", "icmpv6": "ipv6"}[header] {
+			i--
+		}
+		d.words = slices.Delete(d.words, i, end)
+		d.dependencies = len(d.words) - i
+		return true
 	}
-	d.words = d.words[:n]
+	return false
 }
 
 // findField finds a field of a header; of an address also the first bytes.

@@ -94,6 +94,9 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
+	if filepath.Base(e.Path) == settingsFile {
+		return fmt.Sprintf("the state file %s is damaged (%s): move it away; what conntrack's settings were before sgc set them is forgotten then", e.Path, e.Err)
+	}
 	return fmt.Sprintf("the state file %s is damaged (%s): move it away; sgc then takes the table in the kernel for what was applied last", e.Path, e.Err)
 }
 
