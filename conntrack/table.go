@@ -44,6 +44,11 @@ func Open(netns int) (*Table, error) {
 	return t, nil
 }
 
+// PretendNoTimeouts makes the kernel look like one without timeouts over netlink
+// (module nfnetlink_cttimeout), for tests of what uses a Table: a kernel that has
+// them cannot be made to lose them.
+func (t *Table) PretendNoTimeouts() { t.noTimeouts = true }
+
 // Close releases the namespace.
 func (t *Table) Close() error {
 	if t.netns == nil {

@@ -97,7 +97,7 @@ func (p *settingsPlan) statusNotes() []string {
 		}
 	}
 	if missing != nil {
-		out = append(out, "conntrack settings are not yet what the policy wants, since an apply did not live to its end; sgc apply sets them: "+strings.Join(missing, ", "))
+		out = append(out, "conntrack settings are not what the policy wants (an apply did not live to its end, or conntrack tune set those of another policy); sgc apply sets them: "+strings.Join(missing, ", "))
 	}
 	return out
 }
