@@ -129,47 +129,43 @@ func (v settingView) refusedText() string {
 	return fmt.Sprintf("%s %s = %s, but it stays as it is: %s", who, name, text, v.Refused)
 }
 
-// ownTimeoutNotes tell of interfaces whose timeouts get shorter and are not the
-// host's: those bind a flow when it begins.
+// ownTimeoutNotes tell of timeouts that get shorter and are not the host's: those
+// of interfaces and always_track blocks bind a flow when it begins.
 func ownTimeoutNotes(old, new *policies.Policy) []string {
 	if old == nil {
 		return nil
 	}
-	host := conntrack.Wanted(new)
+	was, host := timeoutsByAddress(old), new.HostTimeouts()
 	var names []string
-	for _, i := range new.Interfaces {
-		index := slices.IndexFunc(old.Interfaces, func(o *policies.Interface) bool { return o.Name == i.Name })
-		if index < 0 {
-			continue
+	for address, is := range timeoutsByAddress(new) {
+		before, known := was[address]
+		shorter := func(get func(policies.Timeouts) time.Duration) bool {
+			return get(is) < get(before) && get(is) != get(host)
 		}
-		shorter := false
-		was, is := idleTimeouts(old.Interfaces[index]), idleTimeouts(i)
-		for _, t := range []struct {
-			setting conntrack.Setting
-			was, is time.Duration
-		}{
-			{conntrack.TimeoutTCPEstablished, was.TCPEstablished, is.TCPEstablished},
-			{conntrack.TimeoutUDP, was.UDP, is.UDP},
-			{conntrack.TimeoutUDPStream, was.UDPStream, is.UDPStream},
-		} {
-			shorter = shorter || t.is < t.was && uint32(t.is/time.Second) != host[t.setting]
-		}
-		if shorter {
-			names = append(names, i.Name)
+		if known && (shorter(func(t policies.Timeouts) time.Duration { return t.TCPEstablished }) ||
+			shorter(func(t policies.Timeouts) time.Duration { return t.UDP }) ||
+			shorter(func(t policies.Timeouts) time.Duration { return t.UDPStream })) {
+			names = append(names, address)
 		}
 	}
 	if names == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("the timeouts of %s get shorter, and are not the host's: they bind flows that begin from now on, and live ones take the host's with their next packet; sgc conntrack tune --existing shortens them once", strings.Join(names, ", "))}
+	slices.Sort(names)
+	return []string{fmt.Sprintf("%s: timeouts get shorter that are not the host's; they bind flows that begin from now on, and live ones have the host's from their next packet on; sgc conntrack tune --existing shortens them once", shortList(names))}
 }
 
-// idleTimeouts are the timeouts of an interface.
-func idleTimeouts(i *policies.Interface) policies.Timeouts {
-	if i.Timeouts == nil {
-		return policies.DefaultTimeouts
+// timeoutsByAddress are the timeouts in force on interfaces and for their
+// always_track blocks.
+func timeoutsByAddress(p *policies.Policy) map[string]policies.Timeouts {
+	all := map[string]policies.Timeouts{}
+	for _, i := range p.Interfaces {
+		all[i.Address()] = i.EffectiveTimeouts()
+		for _, t := range i.AlwaysTrack {
+			all[i.Address()+".always_track."+t.ID] = t.EffectiveTimeouts(i)
+		}
 	}
-	return *i.Timeouts
+	return all
 }
 
 // views are the settings in JSON: those that are to be set, and those that
