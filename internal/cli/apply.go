@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sgc/apply"
+	"sgc/conntrack"
 	"sgc/policies"
 )
 
@@ -25,6 +26,9 @@ type applyOptions struct {
 	PlanFile    string
 	AutoApprove bool
 	Verbose     bool
+	// Flush says which live flows are cut, Flows how many of them are shown.
+	Flush conntrack.FlushMode
+	Flows int
 	// LockTimeout is how long to wait for another sgc.
 	LockTimeout time.Duration
 }
@@ -44,6 +48,7 @@ the kernel or the policy moved on.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
 			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table, long lists whole, and slow network ACLs"},
+			flushFlag(), flowsFlag(),
 			lockTimeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -56,6 +61,9 @@ the kernel or the policy moved on.
 				return err
 			}
 			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose"), LockTimeout: wait}
+			if o.Flush, o.Flows, err = liveFlags(c); err != nil {
+				return err
+			}
 			if o.Plan, err = openPlan(argument); err != nil {
 				return err
 			}
@@ -140,14 +148,14 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 			return errors.New("the kernel's nftables were changed while you looked at the plan, and it is not what would happen now; nothing was changed. Run sgc apply again")
 		}
 		approved = digest
-		err = h.commit(ctx, p)
+		err = s.commit(ctx, h, p)
 		var unclean *apply.CleanUpError
 		if err == nil || errors.As(err, &unclean) {
 			s.changed = "The policy is in force"
 		}
 		switch {
 		case err == nil:
-			s.remember(h, p.delta.After(), p.want)
+			s.remember(h, p.generation, p.want)
 			return s.finish(h, p, o)
 		case errors.As(err, &unclean):
 			s.inform("%s: %s.", s.errPaint().yellow("Warning"), unclean)
@@ -179,15 +187,19 @@ func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loade
 	if err != nil {
 		return nil, err
 	}
-	if err := s.settle(h.dir, v); err != nil {
+	if changed, err := s.settle(ctx, h, v); err != nil {
 		return nil, err
+	} else if changed {
+		if v, err = s.lookFor(ctx, h.kernel, h.dir, loaded.Policy); err != nil {
+			return nil, err
+		}
 	}
 	p, err := compute(ctx, func() (*plan, error) { return newPlan(o.Path, loaded.Policy, v) })
 	if err != nil {
 		return nil, err
 	}
 	p.diagnostics = loaded.Diagnostics
-	return p, nil
+	return p, s.addLive(ctx, p, o.Flush, o.Flows)
 }
 
 // finish does what comes after the commit, and says what was done.
@@ -200,29 +212,41 @@ func (s *session) finish(h *host, p *plan, o applyOptions) error {
 	return s.showApplied(p, o, true)
 }
 
-// commit writes the plan ahead, sends its transaction and makes the record of
-// it. If the kernel refuses, the record is as it was too. Without a transaction
-// there is the record alone.
-func (h *host) commit(ctx context.Context, p *plan) error {
-	if p.delta.Empty() {
+// commit writes the plan ahead, makes the entries that live flows need, sends
+// the transaction, does to live flows what the change means for them, and makes
+// the record of it. If the kernel refuses, the record is as it was too. Without a
+// transaction and work on live flows there is the record alone.
+func (s *session) commit(ctx context.Context, h *host, p *plan) error {
+	if p.delta.Empty() && p.live.empty() {
 		return h.recordUnchanged(p)
 	}
 	r, err := p.record()
 	if err != nil {
 		return err
 	}
-	return h.transact(ctx, r, p.delta, (*apply.Dir).Promote)
+	return h.transact(ctx, r, p.commitDelta(),
+		func() error { return s.seed(ctx, p.live.transition) },
+		func(dir *apply.Dir) error {
+			if err := s.finishLive(context.WithoutCancel(ctx), h, p); err != nil {
+				return err
+			}
+			return dir.Promote()
+		})
 }
 
 // record returns the record of the plan once it is committed.
 func (p *plan) record() (*apply.Record, error) {
-	return newRecord(p.path, p.digest, enforced{Policy: p.policy, By: versionText(), Conntrack: p.conntrack})
+	return newRecord(p.path, p.digest, *p.enforced)
 }
 
 // recordUnchanged writes down where the policy comes from when the kernel
 // needs no transaction but the record is not this policy's: its files moved, a
 // description changed, or the state directory was lost.
 func (h *host) recordUnchanged(p *plan) error {
+	if last := p.sight.last; last != nil {
+		// What the last apply did is still what the last apply did.
+		p.enforced.Flush, p.enforced.Past, p.enforced.Lost, p.enforced.Was = last.Flush, last.Past, last.Lost, last.Was
+	}
 	r, err := p.record()
 	if err != nil {
 		return err

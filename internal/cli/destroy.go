@@ -56,8 +56,12 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 			if err != nil {
 				return err
 			}
-			if err := s.settle(h.dir, v); err != nil {
+			if changed, err := s.settle(ctx, h, v); err != nil {
 				return err
+			} else if changed {
+				if v, err = s.look(ctx, h.kernel, h.dir); err != nil {
+					return err
+				}
 			}
 			settings := planSettings(v.settings, nil, true)
 			if attempt == 1 {
@@ -79,7 +83,7 @@ func (s *session) destroy(ctx context.Context, autoApprove bool, wait time.Durat
 			if err != nil {
 				return err
 			}
-			err = h.transact(ctx, r, delta, (*apply.Dir).Remove)
+			err = h.transact(ctx, r, delta, nil, (*apply.Dir).Remove)
 			switch {
 			case err == nil:
 				s.changed = "The table inet sgc is removed"

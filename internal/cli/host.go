@@ -88,39 +88,43 @@ func (s *session) lock(ctx context.Context, dir *apply.Dir, wait time.Duration) 
 	return nil, fmt.Errorf("%w. Nothing was changed", err)
 }
 
-// settle finishes what an apply left that was killed. Nobody else is at work:
-// the directory is locked.
-func (s *session) settle(dir *apply.Dir, v *sight) error {
+// settle finishes what an apply left that was killed, and reports whether it
+// changed what v has seen. Nobody else is at work: the directory is locked.
+func (s *session) settle(ctx context.Context, h *host, v *sight) (changed bool, err error) {
 	switch v.pending {
 	case noPending:
-		return nil
+		return false, nil
 	case pendingCommitted:
 		s.inform("An earlier run was cut off after its commit; the kernel enforces what it wanted, and the record now says so.")
 		if v.destroyed {
-			return dir.Remove()
+			return false, h.dir.Remove()
 		}
-		return dir.Promote()
+		return true, s.resume(context.WithoutCancel(ctx), h, v)
 	case pendingNotCommitted:
 		s.inform("An earlier run was cut off before its commit; nothing of it is enforced, and what it wrote down is dropped.")
-		return dir.Discard()
+		return false, h.dir.Discard()
 	}
-	return fmt.Errorf("a pending record in state %d", v.pending)
+	return false, fmt.Errorf("a pending record in state %d", v.pending)
 }
 
-// transact writes r ahead, commits the delta, and then calls done to make the
-// record. If the commit fails, what was written ahead is dropped, unless the
-// kernel enforces it all the same. A *apply.CleanUpError is returned after all of
-// this was done.
-func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta, done func(*apply.Dir) error) error {
+// transact writes r ahead, calls before, commits the delta, and then calls done
+// to make the record. If the commit fails, what was written ahead is dropped,
+// unless the kernel enforces it all the same. A *apply.CleanUpError is returned
+// after all of this was done.
+func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta, before func() error, done func(*apply.Dir) error) error {
 	if err := h.dir.WriteAhead(r); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
+	err := ctx.Err()
+	if err == nil && before != nil {
+		err = before()
+	}
+	if err != nil {
 		return errors.Join(err, h.dir.Discard())
 	}
 	// From here on there is no way back: an interrupt waits for the answer.
 	ctx = context.WithoutCancel(ctx)
-	err := h.kernel.Commit(ctx, delta)
+	err = h.kernel.Commit(ctx, delta)
 	var unclean *apply.CleanUpError
 	switch {
 	case err == nil || errors.As(err, &unclean):
@@ -137,7 +141,7 @@ func (h *host) transact(ctx context.Context, r *apply.Record, delta *apply.Delta
 		}
 	}
 	if err := done(h.dir); err != nil {
-		return fmt.Errorf("the kernel enforces the policy, but the record could not be completed (the next sgc apply does it): %w", err)
+		return fmt.Errorf("the kernel enforces the policy, but what comes after the commit could not be completed (the next sgc apply does it): %w", err)
 	}
 	if unclean != nil {
 		return unclean

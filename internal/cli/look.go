@@ -30,6 +30,9 @@ type sight struct {
 	record *apply.Record
 	// last is what the record holds, nil without one.
 	last *enforced
+	// before is the record of what an apply was about to replace that was killed
+	// after its commit; nil else.
+	before *apply.Record
 	// made is nil, or the policy at hand and the table that it makes; the same as
 	// last if nothing is to change.
 	made *enforced
@@ -184,7 +187,7 @@ func newSight(snapshot *apply.Snapshot, r records, last *enforced) (*sight, erro
 		}
 		v.pending = pendingNotCommitted
 		if committed {
-			v.pending, v.record, v.last = pendingCommitted, r.pending, nil
+			v.pending, v.record, v.last, v.before = pendingCommitted, r.pending, nil, r.applied
 		}
 	}
 	if v.last == nil {

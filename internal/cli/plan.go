@@ -26,6 +26,9 @@ type planOptions struct {
 	// DetailedExit makes changes an exit code of 2.
 	DetailedExit bool
 	Verbose      bool
+	// Flush says which live flows an apply would cut, Flows how many are shown.
+	Flush conntrack.FlushMode
+	Flows int
 }
 
 func (s *session) planCommand() *cli.Command {
@@ -40,9 +43,14 @@ nothing, neither in the kernel nor on disk.
 			&cli.StringFlag{Name: "out", Usage: "save the plan to `FILE`, for sgc apply FILE"},
 			&cli.BoolFlag{Name: "detailed-exitcode", Usage: "exit with 2 if there are changes"},
 			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table, long lists whole, and slow network ACLs"},
+			flushFlag(), flowsFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			argument, err := atMostOne(c)
+			if err != nil {
+				return err
+			}
+			flush, flows, err := liveFlags(c)
 			if err != nil {
 				return err
 			}
@@ -56,6 +64,7 @@ nothing, neither in the kernel nor on disk.
 			return s.planOnly(c.Context, planOptions{
 				Path: path, Out: c.String("out"),
 				DetailedExit: c.Bool("detailed-exitcode"), Verbose: c.Bool("verbose"),
+				Flush: flush, Flows: flows,
 			})
 		},
 	}
@@ -84,7 +93,18 @@ type plan struct {
 	// apply did about it.
 	settings *settingsPlan
 	tuned    []conntrack.Tuned
-	notes    []string
+	// enforced is what the record will say.
+	enforced *enforced
+	// live is what happens to live flows; nil until it is found out.
+	live *liveWork
+	// cutting is the table that is committed first, if the commit has to cut flows
+	// of which conntrack has entries: want, and the rules that do so. switching is
+	// the delta to it, and of timed elements; nil if delta is all.
+	cutting   *ruleset.Table
+	switching *apply.Delta
+	// generation is that of nf_tables after the apply.
+	generation uint32
+	notes      []string
 	// warnings are of what makes the policy moot.
 	warnings []warning
 	// diagnostics are the warnings of the policy.
@@ -92,8 +112,8 @@ type plan struct {
 }
 
 // empty reports whether an apply would neither send a transaction nor change a
-// setting.
-func (p *plan) empty() bool { return p.delta.Empty() && p.settings.empty() }
+// setting nor touch a live flow.
+func (p *plan) empty() bool { return p.delta.Empty() && p.settings.empty() && p.live.empty() }
 
 // work stands for all that an apply would do: two plans with the same do the
 // same.
@@ -139,6 +159,9 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 		return err
 	}
 	p.diagnostics = loaded.Diagnostics
+	if err := s.addLive(ctx, p, o.Flush, o.Flows); err != nil {
+		return err
+	}
 	if o.Out != "" {
 		if err := s.savePlan(o.Out, p); err != nil {
 			return err
@@ -169,6 +192,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 		p.want = compile.Compile(policy, compile.Environment{Conntrack: p.conntrack})
 	}
 	p.digest = digestWanted(p.want)
+	p.enforced = &enforced{Policy: policy, By: versionText(), Conntrack: p.conntrack}
 	var err error
 	if p.delta, err = apply.Diff(v.snapshot, p.want); err != nil {
 		return nil, fmt.Errorf("compare the kernel's table with the policy: %w", err)

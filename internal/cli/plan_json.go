@@ -16,7 +16,11 @@ type planView struct {
 	// Settings are those of the host's conntrack that change, or that stay
 	// although the policy wants otherwise.
 	Settings []settingView `json:"settings"`
-	Notes    []string      `json:"notes"`
+	// LiveFlows are those that the change is about, Held what is refused since an
+	// earlier one, so that flows which it cut do not come back.
+	LiveFlows liveFlowsView `json:"live_flows"`
+	Held      []heldView    `json:"held"`
+	Notes     []string      `json:"notes"`
 	// Warnings are of what makes the policy moot.
 	Warnings []warning `json:"warnings"`
 	// Diagnostics are the policy's warnings; errors leave no plan to print.
@@ -40,6 +44,8 @@ type summaryView struct {
 	// Settings are those of the host's conntrack that change: by the policy (they
 	// are in Change then), or since they drifted.
 	Settings int `json:"settings"`
+	// Cut is how many live flows are cut.
+	Cut int `json:"cut"`
 	// Transactions is 0 to 3. Messages and Bytes are those of all.
 	Transactions int `json:"transactions"`
 	Messages     int `json:"messages"`
@@ -50,7 +56,8 @@ type summaryView struct {
 func (p *plan) summary() summaryView {
 	v := summaryView{
 		Changed: !p.empty(), Drifted: len(p.drift),
-		Transactions: p.delta.Transactions(), Messages: p.delta.Messages(), Bytes: p.delta.Bytes(),
+		Transactions: p.commitDelta().Transactions(), Messages: p.commitDelta().Messages(), Bytes: p.commitDelta().Bytes(),
+		Cut: p.live.cut(),
 	}
 	v.Add, v.Change, v.Remove = countChanges(p.changes)
 	v.Change += p.settings.changed()
@@ -72,7 +79,8 @@ func (p *plan) view(verbose bool, applied *bool) planView {
 	v := planView{
 		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
 		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes, Warnings: p.warnings,
-		Settings:    p.settings.views(p.tuned),
+		Settings:  p.settings.views(p.tuned),
+		LiveFlows: p.live.view(), Held: viewHeld(p.sight.snapshot.Table),
 		Diagnostics: viewDiagnostics(p.diagnostics),
 		Summary:     p.summary(), Applied: applied,
 	}

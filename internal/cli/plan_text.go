@@ -28,6 +28,10 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 		fmt.Fprintf(&b, "%s\n", paint.bold("drift"))
 		writeDrift(&b, paint, p.drift, verbose)
 	}
+	if p.live != nil {
+		writeLiveFlows(&b, paint, &p.live.flows)
+	}
+	writeHeld(&b, paint, viewHeld(p.sight.snapshot.Table), verbose)
 	if len(p.notes) > 0 {
 		fmt.Fprintf(&b, "%s\n", paint.bold("notes"))
 		for _, n := range p.notes {
@@ -62,10 +66,25 @@ func (p *plan) sentence(paint paint) string {
 	if v.Drifted > 0 {
 		text += fmt.Sprintf(", %s drifted", thousands(v.Drifted))
 	}
+	if n := p.live.cut(); n > 0 {
+		text += "; " + plural(n, "flow") + " cut"
+	}
+	if p.delta.Empty() && p.settings.empty() {
+		return fmt.Sprintf("%s %s. No transaction, only live flows.", paint.bold("Plan:"), text)
+	}
 	if p.delta.Empty() {
 		return fmt.Sprintf("%s %s. No transaction, only conntrack settings.", paint.bold("Plan:"), text)
 	}
-	return fmt.Sprintf("%s %s. %s, %s, %s.", paint.bold("Plan:"), text, transactions(p.delta), plural(v.Messages, "message"), size(v.Bytes))
+	return fmt.Sprintf("%s %s. %s, %s, %s.", paint.bold("Plan:"), text, transactions(p.commitDelta()), plural(v.Messages, "message"), size(v.Bytes)+p.liftText())
+}
+
+// liftText says that the rules which cut flows at the commit are there for a
+// moment only.
+func (p *plan) liftText() string {
+	if p.cutting == nil {
+		return ""
+	}
+	return ", and one more once the entries of the flows that are cut are deleted"
 }
 
 // transactions says how many a delta is, and what is theirs alone.

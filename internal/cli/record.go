@@ -10,6 +10,7 @@ import (
 
 	"sgc/apply"
 	"sgc/compile"
+	"sgc/conntrack"
 	"sgc/internal/flow"
 	"sgc/internal/ruleset"
 	"sgc/policies"
@@ -23,6 +24,15 @@ type enforced struct {
 	By string `json:"by,omitempty"`
 	// Conntrack says in which families other tables needed conntrack.
 	Conntrack map[flow.Family]string `json:"conntrack,omitempty"`
+	// Flush is how the apply treats live flows.
+	Flush conntrack.FlushMode `json:"flush,omitempty"`
+	// Lost says that the rules of the record before were not in the kernel any
+	// more when the apply began.
+	Lost bool `json:"lost,omitempty"`
+	// Was is what was in force before, where there is no record of it.
+	Was *enforced `json:"was,omitempty"`
+	// Past holds the rules that groups had on interfaces before.
+	Past *policies.Past `json:"past,omitempty"`
 	// Policy is nil in the record of a destroy. It comes last, see readAs.
 	Policy *policies.Policy `json:"policy"`
 	// compiled is what table returned before.
@@ -92,6 +102,14 @@ func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
 			err = d.Decode(&e.By)
 		case "conntrack":
 			err = d.Decode(&e.Conntrack)
+		case "flush":
+			err = d.Decode(&e.Flush)
+		case "lost":
+			err = d.Decode(&e.Lost)
+		case "was":
+			err = d.Decode(&e.Was)
+		case "past":
+			err = d.Decode(&e.Past)
 		case "policy":
 			return e, nil
 		default:

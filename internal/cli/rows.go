@@ -82,7 +82,7 @@ func cellsOf(c policies.Change, verbose bool) []string {
 		is = *c.New
 	}
 	column := func(get func(policies.Columns) string) string {
-		return transition(c, get(was), get(is))
+		return fromTo(c, get(was), get(is))
 	}
 	value := column(func(x policies.Columns) string { return x.Value })
 	if was.Direction == "" && is.Direction == "" {
@@ -107,8 +107,8 @@ func cellsOf(c policies.Change, verbose bool) []string {
 	return []string{c.Name, what, peers, column(func(x policies.Columns) string { return x.Class })}
 }
 
-// transition returns what a column holds, or "old → new" where that differs.
-func transition(c policies.Change, was, is string) string {
+// fromTo returns what a column holds, or "old → new" where that differs.
+func fromTo(c policies.Change, was, is string) string {
 	switch {
 	case c.New == nil:
 		return was

@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"sgc/apply"
+	"sgc/compile"
+	"sgc/internal/flow"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+// heldElement is what an element of one of the table's timed sets refuses.
+type heldElement struct {
+	set  string
+	held policies.Held
+}
+
+// heldIn yields what the kernel's table refuses for a while because its flow was
+// cut.
+func heldIn(t *apply.Table) iter.Seq2[heldElement, ruleset.TimedElement] {
+	return func(yield func(heldElement, ruleset.TimedElement) bool) {
+		if t == nil {
+			return
+		}
+		for _, s := range t.Sets {
+			for _, e := range s.Timed {
+				if h, ok := compile.RefusedFrom(s.Name, e); ok && !yield(heldElement{s.Name, h}, e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// heldView is UDP traffic that is refused until time has passed, so that a flow
+// that was cut does not come back.
+type heldView struct {
+	Interface string `json:"interface"`
+	// Opened is the direction in which the flow had been opened; what goes the
+	// other way is refused.
+	Opened string `json:"opened"`
+	// Flow is the packet that had opened a single flow; "" where a port of the
+	// host is held towards all that is closed to it.
+	Flow      string `json:"flow,omitempty"`
+	LocalPort uint16 `json:"local_port"`
+	// Peers are prefixes, or ranges of addresses; PeerPorts one port or a range.
+	Peers     string `json:"peers"`
+	PeerPorts string `json:"peer_ports"`
+	// Expires is when it ends by itself, in seconds, rounded up.
+	Expires int `json:"expires_seconds"`
+}
+
+// viewHeld lists what is held, what lasts longest first.
+func viewHeld(t *apply.Table) []heldView {
+	out := []heldView{}
+	for h, e := range heldIn(t) {
+		v := heldView{
+			Interface: h.held.Interface, Opened: h.held.Opened.String(), LocalPort: h.held.LocalPort,
+			Peers: rangeText(h.held.Peers), PeerPorts: h.held.PeerPorts.String(),
+			Expires: seconds(e.Expires),
+		}
+		if h.held.Exact() {
+			v.Flow = h.held.Comment
+		}
+		out = append(out, v)
+	}
+	slices.SortStableFunc(out, func(a, b heldView) int {
+		return cmp.Or(cmp.Compare(b.Expires, a.Expires), cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.LocalPort, b.LocalPort))
+	})
+	return out
+}
+
+func rangeText(r flow.Range) string {
+	if p := r.Prefixes(); len(p) == 1 {
+		if p[0].IsSingleIP() {
+			return p[0].Addr().String()
+		}
+		return p[0].String()
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+func (v heldView) String() string {
+	ends := fmt.Sprintf("for another %ds", v.Expires)
+	if v.Flow != "" {
+		return fmt.Sprintf("%s: %s  %s", v.Interface, clean(v.Flow), ends)
+	}
+	way := "to"
+	if v.Opened == flow.Egress.String() {
+		way = "from"
+	}
+	ports := ""
+	if v.PeerPorts != "0-65535" {
+		ports = " port " + v.PeerPorts
+	}
+	return fmt.Sprintf("%s: udp of the host's port %d %s %s%s  %s", v.Interface, v.LocalPort, way, v.Peers, ports, ends)
+}
+
+// heldShown is how many of them text lists.
+const heldShown = 10
+
+// writeHeld lists what is held; most often nothing is.
+func writeHeld(b *strings.Builder, paint paint, held []heldView, verbose bool) {
+	if len(held) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "%s\n", paint.bold("refused for a while, since its flow was cut"))
+	shown := held
+	if !verbose && len(shown) > heldShown {
+		shown = shown[:heldShown]
+	}
+	for _, h := range shown {
+		fmt.Fprintf(b, "  %s\n", h)
+	}
+	if more := len(held) - len(shown); more > 0 {
+		fmt.Fprintf(b, "  %s\n", paint.dim(fmt.Sprintf("… and %s more, all until they time out", thousands(more))))
+	}
+}

@@ -1,0 +1,272 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sgc/apply"
+	"sgc/conntrack"
+	"sgc/internal/ruleset"
+	"sgc/policies"
+)
+
+// liveWork is what an apply means for live flows: what it shows of them, and
+// what its commit does about them beside the rules.
+type liveWork struct {
+	*transition
+	flows liveFlows
+	// timed are the changes of timed elements that the commit makes.
+	timed []apply.TimedChange
+	// entries is how many are to be deleted.
+	entries int
+	// deleted is how many were deleted, after the commit.
+	deleted int
+	// unknown says why the live flows are not known; "" if they are.
+	unknown string
+}
+
+// cut is how many flows the work ends.
+func (w *liveWork) cut() int {
+	if w == nil {
+		return 0
+	}
+	return w.flows.count(fateCut)
+}
+
+// view is the JSON form.
+func (w *liveWork) view() liveFlowsView {
+	if w == nil {
+		return (&liveFlows{}).view(false)
+	}
+	return w.flows.view(w.unknown == "")
+}
+
+// empty reports whether nothing is to be done apart from what the table needs.
+func (w *liveWork) empty() bool { return w == nil || w.entries == 0 && len(w.timed) == 0 }
+
+// judgeFlows finds out what the step does to the flows that are alive; limit is
+// how many of them are kept for people to see. It changes nothing but the past in
+// the new record.
+func (s *session) judgeFlows(ctx context.Context, t *transition, table *apply.Table, limit int) (*liveWork, error) {
+	w := &liveWork{transition: t, flows: liveFlows{limit: limit}}
+	if t.old != nil {
+		t.new.Past = t.old.Past
+	}
+	if t.moot() {
+		return w, nil
+	}
+	w.timed = append(t.recompute(table), t.window(table)...)
+	pruner := t.past().Pruner()
+	err := s.withTable(func(tracked *conntrack.Table) error {
+		return withChange(ctx, tracked, t, func(c *conntrack.Change) error {
+			return w.judge(ctx, tracked, c, pruner)
+		})
+	})
+	switch {
+	case errors.Is(err, conntrack.ErrUnsupported):
+		w.unknown = "live flows are not known: " + conntrack.ErrUnsupported.Error()
+	case errors.Is(err, conntrack.ErrTorn):
+		s.inform("%s", capitalised(conntrack.ErrTorn.Error())+".")
+	case err != nil:
+		return nil, err
+	}
+	if t.old != nil {
+		past := t.past()
+		if err == nil {
+			past = pruner.Past()
+		}
+		t.new.Past = past.Add(t.old.Policy, t.new.Policy)
+	}
+	w.flows.sort()
+	return w, nil
+}
+
+// withChange makes the judge of a step for f.
+func withChange(ctx context.Context, table *conntrack.Table, t *transition, f func(*conntrack.Change) error) error {
+	routes, err := table.Routes()
+	if err != nil {
+		return err
+	}
+	openers, err := table.Openers(ctx)
+	if err != nil && !errors.Is(err, conntrack.ErrNoSockets) {
+		return errors.Join(err, routes.Close())
+	}
+	return errors.Join(f(t.change(routes, openers)), routes.Close())
+}
+
+// judge goes through entries and sockets.
+func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntrack.Change, pruner *policies.Pruner) error {
+	var sockets map[conntrack.SocketKey]socketFate
+	var bound []policies.BoundPort
+	var out conntrack.Changed
+	err := table.Sockets(ctx, func(s *conntrack.Socket) error {
+		bound = c.Bound(s, bound)
+		if err := c.Socket(s, &out); err != nil || out.Fate == conntrack.Elsewhere {
+			return err
+		}
+		w.held(out.Held)
+		switch leg := out.Leg(); {
+		case out.KeptOut:
+			w.count(&out, true)
+		case out.Seed && out.Fate != conntrack.Stays && leg != nil:
+			// It counts unless there is an entry.
+			if sockets == nil {
+				sockets = map[conntrack.SocketKey]socketFate{}
+			}
+			sockets[s.Key()] = socketFate{out.Fate, out.Reason, *leg}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, conntrack.ErrNoSockets) {
+		return err
+	}
+	w.held(c.Holds(bound))
+	err = table.Entries(ctx, func(e *conntrack.Entry) error {
+		if err := c.Entry(e, &out); err != nil {
+			return err
+		}
+		if out.Delete {
+			w.entries++
+		}
+		for i := range out.Legs {
+			pruner.See(&out.Legs[i].Packet)
+		}
+		if out.KeptOut || out.Fate == conntrack.Elsewhere {
+			return nil
+		}
+		if sockets != nil {
+			if key, ok := c.SocketKey(e); ok {
+				delete(sockets, key)
+			}
+		}
+		w.count(&out, false)
+		return nil
+	})
+	for _, f := range sockets {
+		w.add(f.fate, f.reason, &f.leg, true)
+	}
+	return err
+}
+
+type socketFate struct {
+	fate   conntrack.Fate
+	reason conntrack.Reason
+	leg    conntrack.ChangedLeg
+}
+
+// held adds to the commit what is to be refused.
+func (w *liveWork) held(holds []policies.Held) {
+	for _, h := range holds {
+		w.timed = append(w.timed, w.hold(h))
+	}
+}
+
+func (w *liveWork) count(out *conntrack.Changed, socket bool) {
+	if leg := out.Leg(); leg != nil {
+		w.add(out.Fate, out.Reason, leg, socket)
+	}
+}
+
+// add counts a flow, by the leg that decides its fate.
+func (w *liveWork) add(fate conntrack.Fate, reason conntrack.Reason, leg *conntrack.ChangedLeg, socket bool) {
+	rule := ""
+	if leg.Old.Rule != nil && w.recorded {
+		rule = leg.Old.Rule.Address()
+	}
+	view := func() liveFlowView { return newLiveFlowView(&leg.Packet, socket) }
+	switch fate {
+	case conntrack.Cut:
+		why := "no rule allows it any more"
+		switch reason {
+		case conntrack.WasOpen:
+			why = "was untracked, and no rule allows it any more"
+		case conntrack.WasRevoked:
+			why = "no rule allows it any more (--flush revoked)"
+		case conntrack.GroupDeleted:
+			why = "only groups that are deleted have ever allowed it"
+		}
+		w.flows.add(fateCut, why, rule, view)
+	case conntrack.Lingers:
+		if reason == conntrack.Adopted {
+			w.flows.add(fateAdopted, "", "", view)
+			return
+		}
+		w.flows.add(fateLingers, "", rule, view)
+	case conntrack.BecomesTracked:
+		w.flows.add(fateTracked, "", rule, view)
+	case conntrack.BecomesOpen:
+		w.flows.add(fateUntracked, "", ruleOf(leg.New.Rule), view)
+	}
+}
+
+func ruleOf(r *policies.Rule) string {
+	if r == nil {
+		return ""
+	}
+	return r.Address()
+}
+
+// seed makes entries for the sockets of which the kernel is about to track the
+// flows, so that no packet of theirs begins a flow.
+func (s *session) seed(ctx context.Context, t *transition) error {
+	if t.moot() || !t.untracks() {
+		return nil
+	}
+	err := s.withTable(func(table *conntrack.Table) error {
+		return withChange(ctx, table, t, func(c *conntrack.Change) error {
+			_, err := table.SeedChange(ctx, c)
+			return err
+		})
+	})
+	if errors.Is(err, conntrack.ErrUnsupported) || errors.Is(err, conntrack.ErrNoSockets) {
+		return nil // the plan says so
+	}
+	if err != nil {
+		return fmt.Errorf("make conntrack entries for the host's connections: %w", err)
+	}
+	return nil
+}
+
+// cleared is what was done to live flows after a commit.
+type cleared struct {
+	// generation is that of nf_tables, if nobody else has changed it since.
+	generation uint32
+	deleted    int
+}
+
+// clear does to live flows what the step means for them, once its rules are in
+// force: entries for what was opened meanwhile, refusals for UDP that is cut, and
+// then the entries go. table is the one in the kernel.
+func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, table *ruleset.Table, done *cleared) error {
+	if t.moot() {
+		return nil
+	}
+	if err := s.seed(ctx, t); err != nil {
+		return err
+	}
+	err := s.withTable(func(tracked *conntrack.Table) error {
+		return withChange(ctx, tracked, t, func(c *conntrack.Change) error {
+			result, err := tracked.Clear(ctx, c, func(holds []policies.Held) error {
+				var changes []apply.TimedChange
+				for _, h := range holds {
+					changes = append(changes, t.hold(h))
+				}
+				g, err := k.ChangeTimed(ctx, table, changes)
+				if err == nil && g.From == done.generation {
+					done.generation = g.To
+				}
+				return err
+			})
+			done.deleted += result.Done
+			return err
+		})
+	})
+	if errors.Is(err, conntrack.ErrUnsupported) {
+		return nil // the plan says so
+	}
+	if err != nil {
+		return fmt.Errorf("delete the entries of flows that are cut: %w", err)
+	}
+	return nil
+}
