@@ -144,7 +144,7 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 // cut returns a transaction as those that the socket takes, each bound to the
 // generation that the one before it leaves, or all to none.
 func (c *conn) cut(b *batch, generation uint32, bound bool) ([]*batch, error) {
-	room := len(b.message.buf)
+	room := len(b.message.buf) + touchSize
 	if err := c.reserve(room); err != nil {
 		size, serr := c.socket.WriteBuffer()
 		if room = size - sendOverhead; serr != nil || room < 2*maxElements {
@@ -155,7 +155,7 @@ func (c *conn) cut(b *batch, generation uint32, bound bool) ([]*batch, error) {
 	var at *batch
 	for i, o := range b.operations {
 		message := b.operation(i)
-		if at != nil && len(at.message.buf)+len(message)+markSize > room {
+		if at != nil && len(at.message.buf)+len(message)+markSize+touchSize > room {
 			at.close()
 			at = nil
 		}

@@ -137,6 +137,8 @@ type operation struct {
 	set *ruleset.Set
 	// destroys is set where elements are removed whether they are there or not.
 	destroys bool
+	// idle is set where the kernel may find nothing to do.
+	idle bool
 }
 
 func (o operation) String() string {

@@ -18,7 +18,8 @@ const destroyAttempts = 10
 
 // send sends one transaction and reads what became of it. If the kernel is too
 // old to remove elements whether they are there or not (Linux before 6.3), it
-// reads which are there and sends the transaction with these alone.
+// reads which are there and sends the transaction with these alone. It is never
+// empty: a transaction has something that is sure to be done.
 func (c *conn) send(ctx context.Context, b *batch) error {
 	err := c.sendOnce(ctx, b)
 	if !refusedDestroy(err, unix.EINVAL) {
@@ -28,9 +29,6 @@ func (c *conn) send(ctx context.Context, b *batch) error {
 		known, rerr := c.withoutDestroy(ctx, b)
 		if rerr != nil {
 			return errors.Join(err, rerr)
-		}
-		if known == nil {
-			return nil
 		}
 		if err = c.sendOnce(ctx, known); !refusedDestroy(err, unix.ENOENT) || attempt == destroyAttempts {
 			return err
@@ -48,7 +46,7 @@ func refusedDestroy(err error, errno unix.Errno) bool {
 }
 
 // withoutDestroy returns the transaction with messages that every kernel knows,
-// for the elements that are there now; nil if nothing is left of it.
+// for the elements that are there now.
 func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
 	out := &batch{part: b.part}
 	out.message.buf = slices.Clone(b.message.buf[:b.operations[0].start])
@@ -72,9 +70,6 @@ func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
 		if message != nil {
 			out.append(o, message)
 		}
-	}
-	if len(out.operations) == 0 {
-		return nil, nil
 	}
 	out.close()
 	return out, nil

@@ -40,10 +40,14 @@ func (b *batch) openUnbound() {
 	b.message.finish()
 }
 
-// close ends a transaction of at least one operation. The last one asks for an
+// close ends a transaction of at least one operation, which makes a generation
+// whatever the kernel finds. The last one asks for an
 // acknowledgement: kernels before 6.10 never acknowledge the message at the
 // end.
 func (b *batch) close() {
+	if !slices.ContainsFunc(b.operations, func(o operation) bool { return !o.idle }) {
+		b.touch()
+	}
 	last := b.operations[len(b.operations)-1]
 	setFlag(b.message.buf[last.start:], unix.NLM_F_ACK)
 	b.message.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(b.operations)+1))
@@ -105,7 +109,7 @@ func (p *planner) reserve(sets []setPlan) {
 	if p.part == switching {
 		for _, s := range p.sets {
 			if s.timed != nil && len(s.timed.added) > 0 {
-				p.room += timedSize(s.want, &s.timed.added[0]) * len(s.timed.added)
+				p.room += timedSize(s.want, &s.timed.added[0].TimedElement) * len(s.timed.added)
 			}
 		}
 	}

@@ -42,9 +42,16 @@ type timedChanges struct {
 	// added have the time to live that the kernel is told. Those that are there
 	// are among them, with the one that they have and no remaining time: the
 	// kernel leaves them alone, or adds them if they end before it comes to it.
-	added []ruleset.TimedElement
+	added []addedElement
 	// catchAll says that the element "*" goes.
 	catchAll bool
+}
+
+// addedElement is an element that is put in; there says that it was there when
+// the kernel was read.
+type addedElement struct {
+	ruleset.TimedElement
+	there bool
 }
 
 func (c *timedChanges) empty() bool {
@@ -80,10 +87,11 @@ func planTimed(set *ruleset.Set, have *Set, changes []TimedChange) (*timedChange
 			continue
 		}
 		comes[key] = true
-		if there := live[key]; there != nil {
+		there := live[key]
+		if there != nil {
 			e.Timeout, e.Expires = there.Timeout, 0
 		}
-		c.added = append(c.added, e)
+		c.added = append(c.added, addedElement{e, there != nil})
 	}
 	if !set.Interval {
 		return c, nil
@@ -235,7 +243,7 @@ func (c *timedChanges) each(yield func(Change) bool) bool {
 	}
 	base.Action = Add
 	for _, e := range c.added {
-		base.Text = c.set.TimedText(e)
+		base.Text = c.set.TimedText(e.TimedElement)
 		if !yield(base) {
 			return false
 		}

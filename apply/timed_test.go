@@ -2,12 +2,10 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -158,7 +156,7 @@ func TestTimedElementsComeWithACommit(t *testing.T) {
 			l.wantTimed(windowName, w)
 			l.wantSame(timedTable())
 			n := l.commit(timedTable(), append(takeOut(windowName, w), takeOut(exactName, a)...)...).Messages()
-			if n != 4 {
+			if n != 6 {
 				t.Errorf("%d messages", n)
 			}
 			l.wantTimed(exactName, b)
@@ -179,7 +177,283 @@ func TestTimedSetsAreThoseThatNftMakesOfTheText(t *testing.T) {
 	loaded.wantSame(timedTable())
 }
 
-func TestConcurrent(t *testing.T) {
-	var _ = errors.New
-	var _ sync.WaitGroup
+func TestWhatIsThereKeepsItsTime(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	old, longer := tuple(1, time.Minute), tuple(1, time.Hour)
+	oldBox, longerBox := box("10.0.0.0/8", 1, 9, time.Minute), box("10.0.0.0/8", 1, 9, time.Hour)
+	l.commit(timedTable(), append(put(exactName, old), put(rangesName, oldBox)...)...)
+	again := append(put(exactName, longer, longer, tuple(2, time.Hour)), put(rangesName, longerBox)...)
+	l.commit(timedTable(), again...)
+	l.wantTimed(exactName, old, tuple(2, time.Hour))
+	l.wantTimed(rangesName, oldBox)
+	l.changeTimed(again...)
+	l.wantTimed(exactName, old, tuple(2, time.Hour))
+	l.wantTimed(rangesName, oldBox)
+	// What is taken out in the same list is new.
+	again = append(again, takeOut(exactName, old)...)
+	again = append(again, takeOut(rangesName, oldBox)...)
+	l.commit(timedTable(), again...)
+	l.wantTimed(exactName, longer, tuple(2, time.Hour))
+	l.wantTimed(rangesName, longerBox)
+	l.changeTimed(append(append(put(exactName, old), takeOut(exactName, longer)...), append(put(rangesName, oldBox), takeOut(rangesName, longerBox)...)...)...)
+	l.wantTimed(exactName, old, tuple(2, time.Hour))
+	l.wantTimed(rangesName, oldBox)
+}
+
+// changeTimed changes elements, and checks that the generations are told.
+func (l *lab) changeTimed(changes ...TimedChange) {
+	l.t.Helper()
+	before := l.snapshot().Generation
+	g, err := l.kernel.ChangeTimed(context.Background(), timedTable(), changes)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if now := l.snapshot().Generation; g != (Generations{before, now}) {
+		l.t.Errorf("generations %v, were %d and are %d", g, before, now)
+	}
+}
+
+func TestElementsThatEndBetweenLookAndCommit(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{exactName, rangesName} {
+		t.Run(set, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			short, long := tuple(1, 300*time.Millisecond), tuple(2, time.Minute)
+			if set == rangesName {
+				short, long = box("10.0.0.0/8", 1, 9, 300*time.Millisecond), box("10.0.0.0/8", 10, 19, time.Minute)
+			}
+			ended := func(change ...TimedChange) {
+				t.Helper()
+				l.commit(timedTable(), put(set, short, long)...)
+				s := l.snapshot()
+				if n := len(s.Table.Set(set).Timed); n != 2 {
+					t.Fatalf("%d elements", n)
+				}
+				d, err := Diff(s, timedTable(), change...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(500 * time.Millisecond)
+				if n := len(l.snapshot().Table.Set(set).Timed); n != 1 {
+					t.Fatalf("%d elements are left", n)
+				}
+				if err := l.kernel.Commit(context.Background(), d); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ended(takeOut(set, short)...)
+			l.wantTimed(set, long)
+			// What was there is put in anew if it ends too early.
+			ended(put(set, short)...)
+			l.wantTimed(set, short, long)
+			ended(append(takeOut(set, short), put(set, short)...)...)
+			l.wantTimed(set, short, long)
+			ended(takeOut(set, long, short)...)
+			l.wantTimed(set)
+			l.wantSame(timedTable())
+		})
+	}
+}
+
+// TestKernelThatCannotDestroy stands in for a kernel before 6.3: it does not
+// know the message that removes what may be gone.
+func TestKernelThatCannotDestroy(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{exactName, rangesName} {
+		t.Run(set, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			short, long, other := tuple(1, 300*time.Millisecond), tuple(2, time.Minute), tuple(3, time.Minute)
+			if set == rangesName {
+				short, long, other = box("10.0.0.0/8", 1, 9, 300*time.Millisecond), box("10.0.0.0/8", 10, 19, time.Minute), box("11.0.0.0/8", 10, 19, time.Minute)
+			}
+			l.commit(timedTable(), put(set, short, long)...)
+			for _, remove := range [][]ruleset.TimedElement{{short}, {short, long}} {
+				l.commit(timedTable(), append(takeOut(set, short), put(set, short)...)...)
+				want := timedTable()
+				d, err := Diff(l.snapshot(), want, append(takeOut(set, remove...), put(set, other)...)...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range d.batches[0].operations {
+					if o.destroys {
+						d.batches[0].message.buf[o.start+4] = 99
+					}
+				}
+				time.Sleep(500 * time.Millisecond)
+				if err := l.kernel.Commit(context.Background(), d); err != nil {
+					t.Fatal(err)
+				}
+				if len(remove) == 1 {
+					l.wantTimed(set, long, other)
+				} else {
+					l.wantTimed(set, other)
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyElementsWithoutTimeAreDrift(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.apply(timedTable())
+	l.nft(`add element inet sgc adoption { ipv6 timeout 90s }
+		add element inet sgc refused.ingress.ports.ipv4 { 10.1.0.0/16 . 1-9 . 5 . "eth1" timeout 1h comment "by hand" }`)
+	l.wantSame(timedTable())
+	hand := box("10.1.0.0/16", 1, 9, time.Hour)
+	hand.First = hand.First[:8] + ruleset.Concat(ruleset.PortKey(5), ruleset.IfNameKey("eth1"))
+	hand.Last = hand.Last[:8] + ruleset.Concat(ruleset.PortKey(5), ruleset.IfNameKey("eth1"))
+	hand.Comment = "by hand"
+	l.wantTimed(rangesName, hand)
+	l.nft(`add element inet sgc adoption { ipv4 }
+		add element inet sgc refused.ingress.ports.ipv4 { 192.0.2.1 . 1-9 . 5 . "eth1" }
+		add element inet sgc refused.ingress.ipv4 { * timeout 1h }`)
+	d := l.diff(timedTable())
+	var got []string
+	for c := range d.Changes() {
+		got = append(got, fmt.Sprintf("%s %s %s", c.Action, c.Name, c.Text))
+	}
+	want := []string{
+		"remove adoption ipv4 (without a timeout)", "remove refused.ingress.ipv4 *",
+		`remove refused.ingress.ports.ipv4 192.0.2.1 . 1-9 . 5 . "eth1" (without a timeout)`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := l.kernel.Commit(context.Background(), d); err != nil {
+		t.Fatal(err)
+	}
+	l.wantSame(timedTable())
+	l.wantTimed(rangesName, hand)
+	l.wantTimed(windowName, ruleset.TimedElement{First: "\x0a", Last: "\x0a", Timeout: 90 * time.Second})
+}
+
+func TestDeclarationsOfTimedSetsAreCompared(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, script string }{
+		{"a timeout of the set", `add set inet sgc adoption { type nf_proto; flags timeout; timeout 5m; comment "the first apply"; }`},
+		{"a plain set", `add set inet sgc adoption { type nf_proto; comment "the first apply"; }`},
+		{"a dynamic set", `add set inet sgc adoption { type nf_proto; flags timeout,dynamic; comment "the first apply"; }`},
+		{"another size", `add set inet sgc adoption { type nf_proto; flags timeout; size 5; comment "the first apply"; }`},
+		{"ranges without a time", `add set inet sgc refused.ingress.ports.ipv4 { type ipv4_addr . inet_service . inet_service . ifname; flags interval; }`},
+		{"exact keys", `add set inet sgc refused.ingress.ports.ipv4 { type ipv4_addr . inet_service . inet_service . ifname; flags timeout; }`},
+		{"other ranges", `add set inet sgc refused.ingress.ports.ipv4 { type ipv4_addr . inet_service . ifname . inet_service; flags interval,timeout; }`},
+		{"ranges", `add set inet sgc refused.ingress.ipv4 { type ifname . ipv4_addr . ipv4_addr . inet_service . inet_service; flags interval,timeout; }`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.nft("add table inet sgc\n" + test.script)
+			l.apply(timedTable())
+			l.wantSame(timedTable())
+			fresh := newLab(t)
+			fresh.apply(timedTable())
+			if got, want := l.list(), fresh.list(); got != want {
+				t.Errorf("the table is\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestTimedChangesThatCannotBe(t *testing.T) {
+	t.Parallel()
+	ok := tuple(1, time.Minute)
+	with := func(change func(*ruleset.TimedElement)) ruleset.TimedElement {
+		e := ok
+		change(&e)
+		return e
+	}
+	reversed := box("10.0.0.0/8", 9, 8, time.Minute)
+	inside := func(prefix string, first, last uint16) ruleset.TimedElement {
+		return box(prefix, first, last, time.Minute)
+	}
+	for _, test := range []struct {
+		name    string
+		changes []TimedChange
+		want    string
+	}{
+		{"no such set", put("missing", ok), "timed elements of set missing: there is no such set"},
+		{"a set that is none of timed elements", put("plain", ok), "set plain: the set is not timed"},
+		{"a short key", put(exactName, with(func(e *ruleset.TimedElement) { e.First, e.Last = "x", "x" })), "wrong length: 32 bytes"},
+		{"a range in a set of keys", put(exactName, with(func(e *ruleset.TimedElement) { e.Last = tuple(2, 0).First })), "wrong length"},
+		{"a field backwards", put(rangesName, reversed), "field 2 of a timed element of set refused.ingress.ports.ipv4 ends before it begins"},
+		{"no time", put(exactName, with(func(e *ruleset.TimedElement) { e.Timeout = 0 })), "has a timeout of 0s"},
+		{"part of a millisecond", put(exactName, with(func(e *ruleset.TimedElement) { e.Timeout++ })), "whole milliseconds"},
+		{"more left than there was", put(exactName, with(func(e *ruleset.TimedElement) { e.Expires = 2 * e.Timeout })), "has 2m0s left of a timeout of 1m0s"},
+		{"a long comment", put(exactName, with(func(e *ruleset.TimedElement) { e.Comment = strings.Repeat("x", 129) })), "has 129 bytes: 128 are possible"},
+		{"ranges inside each other", put(rangesName, inside("10.0.0.0/8", 1, 99), inside("10.1.0.0/16", 5, 6)), "10.1.0.0/16 . 5-6 . 0-65535 . \"eth0\" of set refused.ingress.ports.ipv4 has keys in common with 10.0.0.0/8 . 1-99"},
+		{"a range around one that is there", put(rangesName, inside("192.0.0.0/8", 50, 60)), "has keys in common with 192.0.0.0/8 . 50-60"},
+		{"a removal of nothing that could be", takeOut(exactName, ruleset.TimedElement{First: "x"}), "wrong length"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			want := timedTable()
+			want.Sets = append(want.Sets, &ruleset.Set{Name: "plain", Key: want.Sets[1].Key})
+			l := newLab(t)
+			l.commit(want, put(rangesName, box("192.0.2.0/24", 55, 56, time.Minute))...)
+			_, err := Diff(l.snapshot(), want, test.changes...)
+			if err == nil || !contains(err.Error(), test.want) {
+				t.Errorf("Diff: got %v, want an error that says %q", err, test.want)
+			}
+			_, err = l.kernel.ChangeTimed(context.Background(), want, test.changes)
+			if err == nil || !contains(err.Error(), test.want) {
+				t.Errorf("ChangeTimed: got %v, want an error that says %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Diff(&Snapshot{}, nil, put(exactName, ok)...); err == nil || !contains(err.Error(), "there is to be no table") {
+		t.Errorf("got %v", err)
+	}
+	many := make([]TimedChange, 1000)
+	if _, err := Diff(&Snapshot{}, timedTable(), many...); err == nil || strings.Count(err.Error(), "\n") > 20 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTimedChangesCount(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	a, b := tuple(1, time.Minute), tuple(2, time.Minute)
+	a.Comment = "security_group.web.ingress.dns"
+	a.Expires = 40 * time.Second
+	l.apply(timedTable())
+	s := l.snapshot()
+	diff := func(timed ...TimedChange) *Delta {
+		t.Helper()
+		d, err := Diff(s, timedTable(), timed...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := diff(put(exactName, a)...)
+	if d.Empty() || d.Messages() != 3 || d.Bytes() == 0 || d.Transactions() != 1 || d.Leftovers() {
+		t.Errorf("%d messages, %d bytes, %d transactions", d.Messages(), d.Bytes(), d.Transactions())
+	}
+	text := changesText(d)
+	if want := `add element refused.ingress.ipv4 (): "\"eth0\" . 192.0.2.1 . 10.0.0.1 . 53 . 1 comment \"security_group.web.ingress.dns\""` + "\n"; text != want {
+		t.Errorf("got %s, want %s", text, want)
+	}
+	less := a
+	less.Expires = 39 * time.Second
+	if other := diff(put(exactName, less)...); other.Digest() != d.Digest() || changesText(other) != text {
+		t.Errorf("what is left changes the digest or the text")
+	}
+	less.Timeout = 50 * time.Second
+	for _, other := range []*Delta{diff(put(exactName, less)...), diff(put(exactName, b)...), diff(put(exactName, a, b)...), diff()} {
+		if other.Digest() == d.Digest() {
+			t.Errorf("the same digest for\n%s", changesText(other))
+		}
+	}
+	if d := diff(takeOut(exactName, a)...); !d.Empty() || d.Messages() != 0 {
+		t.Errorf("the removal of what is not there is\n%s", changesText(d))
+	}
+	l.commit(timedTable(), put(exactName, a)...)
+	s = l.snapshot()
+	if got, want := changesText(diff(takeOut(exactName, b, a)...)), `remove`+strings.TrimPrefix(text, "add"); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

@@ -24,7 +24,7 @@ const (
 
 func (p *planner) removeTimed(c *timedChanges) {
 	w := p.timedWriter(destroySetElement, Remove, c.set)
-	w.op.destroys = true
+	w.op.destroys, w.op.idle = true, true
 	if c.catchAll {
 		w.catchAll()
 	}
@@ -36,10 +36,40 @@ func (p *planner) removeTimed(c *timedChanges) {
 
 func (p *planner) addTimed(c *timedChanges) {
 	w := p.timedWriter(unix.NFT_MSG_NEWSETELEM, Add, c.set)
+	w.op.idle = true
 	for i := range c.added {
-		w.timed(&c.added[i], whole)
+		e := &c.added[i]
+		w.timed(&e.TimedElement, whole)
+		if !e.there {
+			operations := w.batch().operations
+			operations[len(operations)-1].idle = false
+		}
 	}
 	w.close()
+}
+
+// touched is the name of a chain that comes and goes in one transaction. No
+// policy has such a name.
+const touched = "/generation"
+
+// touchSize is the most that touch takes, in bytes.
+const touchSize = 256
+
+// touch makes a transaction that may change nothing one that certainly does.
+// The kernel counts no generation for one that changes nothing: whoever counts on
+// the next one would take somebody else's transaction for his own.
+//
+// Source: Linux net/netfilter/nf_tables_api.c, nf_tables_commit.
+func (b *batch) touch() {
+	for _, o := range []struct {
+		typ, flags int
+		action     Action
+	}{{unix.NFT_MSG_NEWCHAIN, create, Add}, {unix.NFT_MSG_DELCHAIN, 0, Remove}} {
+		m := b.begin(o.typ, o.flags, operation{action: o.action, kind: ChainKind, name: touched})
+		m.str(unix.NFTA_CHAIN_TABLE, tableName)
+		m.str(unix.NFTA_CHAIN_NAME, touched)
+		m.finish()
+	}
 }
 
 func (p *planner) timedWriter(typ int, action Action, set *ruleset.Set) *elementWriter {
