@@ -42,7 +42,7 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	// What the old policy did not govern may have an entry or not; one too many is
 	// refused by the kernel as there already.
 	out.Delete = false
-	unsure := c.old == nil || c.lost || l.Old.Class == policies.Unmanaged
+	unsure := c.old == nil || c.lost || c.old.judge.Interface(name) == nil
 	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !c.new.keepsOut(&l.Packet, &l.New)
 	if out.Fate == Cut && s.Protocol == flow.UDP {
 		out.Held = append(out.Held, policies.HoldFlow(&l.Packet, s.Local))
