@@ -29,26 +29,51 @@ type labOptions struct {
 	meddle func(host *lab.Namespace) error
 }
 
-const labRunUsage = "sgc lab run [--all] [--table] [PATH]"
+const labRunUsage = "sgc lab run [--all] [--table] [PATH], or sgc lab run [--speed N] [--parallel N] [--junit FILE] SCENARIO…"
 
 func (s *session) labCommand() *cli.Command {
 	return &cli.Command{
-		Name: "lab", Usage: "try a policy with real packets in a private network", ArgsUsage: "run [PATH]",
+		Name: "lab", Usage: "try a policy, or play a scenario, with real packets in a private network", ArgsUsage: "run [PATH…] | clean",
 		Description: `Build a private network of namespaces, load the policy into the kernel there,
 send real packets, and show which of them passed. The packets are made from the
 policy: what each rule allows, and what stands just beside it. This machine's
 own network is not touched, and nothing is left behind.
 
+PATH may also be scenarios (*.lab.hcl), or directories that hold some: hosts,
+policies, and steps that apply them while traffic flows, each with what is
+expected of the traffic. All of them are played.
+
 Needs no root where the system lets users make user namespaces. The exit status
-is 2 if the kernel did not do what the policy says.
+is 2 if the kernel did not do what the policy says, or a scenario expects.
+
+lab clean removes what runs that were killed left in the directory of temporary
+files.
 
 ` + paths,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "all", Usage: "send and show every packet that the policy suggests"},
 			&cli.BoolFlag{Name: "table", Usage: "also print the table that was loaded, as an nft script"},
-		},
+		}, scenarioFlags()...),
 		Action: func(c *cli.Context) error {
-			path, err := s.labPath(c)
+			words := c.Args().Slice()
+			switch {
+			case len(words) == 0:
+				return errors.New("what shall the lab do? It knows run and clean: " + labRunUsage)
+			case words[0] == "clean":
+				return s.labClean(words[1:])
+			case words[0] != "run":
+				return fmt.Errorf("the lab does not know %q, only run and clean: %s", words[0], labRunUsage)
+			case s.Netns != "":
+				return errors.New("lab run makes network namespaces of its own; leave --netns out")
+			}
+			o, err := s.scenarioOptions(c, words[1:])
+			if err != nil {
+				return err
+			}
+			if len(o.Files) > 0 {
+				return s.labScenarios(c.Context, o)
+			}
+			path, err := labPath(words[1:])
 			if err != nil {
 				return err
 			}
@@ -57,22 +82,13 @@ is 2 if the kernel did not do what the policy says.
 	}
 }
 
-// labPath returns the policy that a command line of lab run names.
-func (s *session) labPath(c *cli.Context) (string, error) {
-	arguments := c.Args().Slice()
+// labPath returns the policy that the arguments of lab run name.
+func labPath(arguments []string) (string, error) {
 	switch {
-	case len(arguments) == 0:
-		return "", errors.New("what shall the lab do? The one thing that it knows is run: " + labRunUsage)
-	case arguments[0] != "run":
-		return "", fmt.Errorf("the lab does not know %q, only run: %s", arguments[0], labRunUsage)
-	case len(arguments) > 2:
-		return "", fmt.Errorf("lab run takes one path, not %d: %s", len(arguments)-1, strings.Join(arguments[1:], " "))
-	case s.Netns != "":
-		return "", errors.New("lab run makes network namespaces of its own; leave --netns out")
-	case len(arguments) == 2 && arguments[1] == "":
-		return "", errors.New("the path is empty")
-	case len(arguments) == 2:
-		return policyPath(arguments[1])
+	case len(arguments) > 1:
+		return "", fmt.Errorf("lab run takes one policy, not %d, or any number of scenarios: %s", len(arguments), strings.Join(arguments, " "))
+	case len(arguments) == 1:
+		return policyPath(arguments[0])
 	}
 	return policyPath("")
 }
@@ -133,6 +149,11 @@ func (s *session) labAgain(ctx context.Context, o labOptions) error {
 		_, err := s.loadEnforceable(ctx, o.Path, s.inputs())
 		return err
 	}
+	return s.runAgain(ctx, o.arguments(s.globals))
+}
+
+// runAgain runs sgc with the arguments as root of a user namespace.
+func (s *session) runAgain(ctx context.Context, args []string) error {
 	if lab.InUserNamespace(s.Environ) {
 		return noNamespaces(errors.New("a user namespace has no rights here"))
 	}
@@ -142,7 +163,7 @@ func (s *session) labAgain(ctx context.Context, o labOptions) error {
 		out = s.out.w
 	}
 	code, err := lab.RunInUserNamespace(ctx, lab.Rerun{
-		Args: o.arguments(s.globals), Env: s.Environ, Stdin: s.In, Stdout: out, Stderr: s.Err,
+		Args: args, Env: s.Environ, Stdin: s.In, Stdout: out, Stderr: s.Err,
 	})
 	switch {
 	case errors.Is(err, lab.ErrNoUserNamespace):

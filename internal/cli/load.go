@@ -51,15 +51,19 @@ func (s *session) load(ctx context.Context, path string, in policies.Inputs, ver
 	if err != nil {
 		return nil, err
 	}
+	return loaded, s.checkEnforceable(loaded, verbose)
+}
+
+// checkEnforceable adds what commands that make a ruleset have to say of a
+// policy, and reports its diagnostics. It fails with errReported if there are
+// errors.
+func (s *session) checkEnforceable(loaded *policies.Loaded, verbose bool) error {
 	if p := loaded.Policy; p != nil {
 		loaded.Add(policies.NotEnforced(p)...)
 		loaded.Add(aclDiagnostics(p, verbose)...)
 		loaded.Add(idleDiagnostics(p)...)
 	}
-	if err := s.report(loaded); err != nil {
-		return nil, err
-	}
-	return loaded, nil
+	return s.report(loaded)
 }
 
 // idleDiagnostics warns of a policy that enforces nothing, be it that all of

@@ -28,7 +28,7 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 	v := Verdict{At: c.At, Flow: spec.Name, Expected: trafficWords[c.Traffic], Met: true}
 	var n counts
 	look := func() bool {
-		n = p.window(0, r.now())
+		n = p.window(0, r.now(), r.now())
 		// Of a flow in which the other side only sends, its packets count.
 		return n.passed[Opener] > 0 && (!spec.Sends[Responder] || spec.Sends[Opener] || n.passed[Responder] > 0)
 	}
@@ -52,22 +52,20 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 		v.Met = false
 		v.Seen += "; " + problem
 	}
+	entries, err := r.witness.Entries()
+	if err != nil {
+		return nil, err
+	}
+	j := &judgement{run: r, p: p, entry: p.entryIn(entries), explanation: r.policyOf(p)}
 	if c.Tracked != nil {
 		v.Expected += "; " + trackedWords(*c.Tracked)
-		entry, err := r.entry(p)
-		if err != nil {
-			return nil, err
-		}
-		if (entry != nil) != *c.Tracked {
+		if (j.entry != nil) != *c.Tracked {
 			v.Met = false
-			v.Seen += "; conntrack has " + map[bool]string{true: "an", false: "no"}[entry != nil] + " entry of it"
+			v.Seen += "; conntrack has " + map[bool]string{true: "an", false: "no"}[j.entry != nil] + " entry of it"
 		}
 	}
 	if !v.Met {
-		err = r.explain(&v, p)
+		j.explain(&v)
 	}
-	if err == nil {
-		err = r.ctx.Err()
-	}
-	return []Verdict{v}, err
+	return []Verdict{v}, r.ctx.Err()
 }

@@ -65,7 +65,7 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 	p.keep(conn)
 	p.background(func() {
 		b := make([]byte, 1<<16)
-		for p.ctx.Err() == nil {
+		for {
 			n, err := conn.Read(b)
 			if errors.Is(err, net.ErrClosed) {
 				return

@@ -9,24 +9,6 @@ import (
 	"sgc/policies"
 )
 
-// explain adds what the policy says of the flow, and its conntrack entry, to a
-// verdict.
-func (r *Run) explain(v *Verdict, p *player) error {
-	if err := r.ctx.Err(); err != nil {
-		return err
-	}
-	entry, err := r.entry(p)
-	if err != nil {
-		return err
-	}
-	v.Entry = "no entry of it"
-	if entry != nil {
-		v.Entry = entry.String()
-	}
-	v.Policy = r.policyOf(p)
-	return nil
-}
-
 // policyOf says what the policy that is enforced means for the packet that
 // opened the flow, wherever it crosses the managed host.
 func (r *Run) policyOf(p *player) []string {
@@ -84,13 +66,9 @@ func decisionText(d *policies.Decision) string {
 	return text
 }
 
-// entry returns the conntrack entry that the managed host has of the flow, nil
-// for none: as the opener sends it, or as it arrives on the other side.
-func (r *Run) entry(p *player) (*lab.Entry, error) {
-	entries, err := r.witness.Entries()
-	if err != nil {
-		return nil, err
-	}
+// entryIn returns the entry of the flow, nil for none: as the opener sends it,
+// or as it arrives on the other side.
+func (p *player) entryIn(entries []lab.Entry) *lab.Entry {
 	views := []lab.Tuple{
 		{Source: netip.AddrPortFrom(p.spec.Source, p.sourcePort), Dest: netip.AddrPortFrom(p.spec.Dest, p.spec.Port)},
 	}
@@ -100,11 +78,11 @@ func (r *Run) entry(p *player) (*lab.Entry, error) {
 	for i := range entries {
 		for _, view := range views {
 			if p.isOf(&entries[i], view) {
-				return &entries[i], nil
+				return &entries[i]
 			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // isOf reports whether an entry is that of the flow, opened by either side.

@@ -77,44 +77,82 @@ func (r *Run) from(e *Expectation, s *Step, p *player) time.Duration {
 	return w.changed
 }
 
-// judge holds an expectation against the record.
-func (r *Run) judge(e *Expectation, s *Step, end time.Duration) (Verdict, error) {
+// judgement is an expectation at the end of its step. What conntrack and the
+// policy said is of that moment; the record is looked at a little later, when
+// what was under way has arrived. Meanwhile the scenario goes on.
+type judgement struct {
+	run         *Run
+	e           *Expectation
+	p           *player
+	from, end   time.Duration
+	entry       *lab.Entry
+	explanation []string
+}
+
+// judgement keeps what an expectation needs to know of the present moment.
+func (r *Run) judgement(e *Expectation, s *Step, end time.Duration, entries []lab.Entry) *judgement {
 	p := r.named(e.Flow)
-	from := r.from(e, s, p)
-	v := Verdict{At: e.At, Flow: e.Flow, Expected: e.text(r), Met: true}
-	var c counts
-	look := func() string {
-		c = p.window(from, end)
-		return e.judge(p.spec, &c)
+	return &judgement{r, e, p, r.from(e, s, p), end, p.entryIn(entries), r.policyOf(p)}
+}
+
+// cutoff is until when a packet may have passed. What should not pass may do so
+// only as long as nothing has changed.
+func (j *judgement) cutoff() time.Duration {
+	if j.e.Traffic != Refused && j.e.Traffic != Cut {
+		return j.end + goodGrace
 	}
-	problem := look()
+	j.run.mu.Lock()
+	defer j.run.mu.Unlock()
+	for _, m := range j.run.marks {
+		if m.Begun >= j.end {
+			return min(m.Begun, j.end+badGrace)
+		}
+	}
+	return j.end + badGrace
+}
+
+// verdict holds the expectation against the record.
+func (j *judgement) verdict() Verdict {
+	e, p := j.e, j.p
+	v := Verdict{At: e.At, Flow: e.Flow, Expected: e.text(j.run), Met: true}
+	var c counts
+	problem := ""
+	look := func() bool {
+		c = p.window(j.from, j.end, j.cutoff())
+		problem = e.judge(p.spec, &c)
+		return problem == ""
+	}
 	switch e.Traffic {
 	case Refused, Cut:
 		// Nothing may come late.
-		sleepUntil(r.ctx, r.began.Add(end+badGrace))
-		problem = look()
+		sleepUntil(j.run.ctx, j.run.began.Add(j.end+badGrace))
+		look()
 	default:
-		r.until(time.Until(r.began.Add(end+goodGrace)), func() bool { problem = look(); return problem == "" })
+		j.run.until(time.Until(j.run.began.Add(j.end+goodGrace)), look)
 	}
 	v.Seen = p.seen(&c)
-	if problem != "" {
-		v.Met = false
-		v.Seen += "; " + problem
-	}
+	problems := []string{problem}
 	if e.Tracked != nil || e.Timeout != 0 {
-		entry, err := r.entry(p)
-		if err != nil {
-			return v, err
-		}
-		if problem := e.judgeEntry(r, p, entry); problem != "" {
+		problems = append(problems, j.entryProblem())
+	}
+	for _, problem := range problems {
+		if problem != "" {
 			v.Met = false
 			v.Seen += "; " + problem
 		}
 	}
-	if v.Met {
-		return v, r.ctx.Err()
+	if !v.Met {
+		j.explain(&v)
 	}
-	return v, r.explain(&v, p)
+	return v
+}
+
+// explain adds what the policy says of the flow, and its conntrack entry.
+func (j *judgement) explain(v *Verdict) {
+	v.Policy, v.Entry = j.explanation, "no entry of it"
+	if j.entry != nil {
+		v.Entry = j.entry.String()
+	}
 }
 
 // text says what is expected.
@@ -264,22 +302,22 @@ func (r *Run) timeout(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
 
-// judgeEntry returns what is wrong with the flow's entry, "" for nothing.
-func (e *Expectation) judgeEntry(r *Run, p *player, entry *lab.Entry) string {
+// entryProblem returns what is wrong with the flow's entry, "" for nothing.
+func (j *judgement) entryProblem() string {
+	e, entry := j.e, j.entry
 	switch {
-	case e.Tracked != nil && *e.Tracked && entry == nil, e.Timeout != 0 && entry == nil:
+	case entry == nil && (e.Tracked != nil && *e.Tracked || e.Timeout != 0):
 		return "conntrack has no entry of it"
 	case e.Tracked != nil && !*e.Tracked && entry != nil:
 		return "conntrack has an entry of it"
 	case e.Timeout == 0 || entry == nil:
 		return ""
 	}
-	// The kernel rounds what is left down, and the last packet that it saw may be
-	// one that was sent before the window's end.
-	c := p.window(0, r.now())
-	most, left := r.timeout(e.Timeout), time.Duration(entry.Seconds)*time.Second
-	least := most - (r.now() - c.lastSent) - 2*time.Second
-	if left > most || left < least {
+	// The kernel rounds what is left down, and what the flow last sent may not
+	// have come as far as the managed host.
+	most, left := j.run.timeout(e.Timeout), time.Duration(entry.Seconds)*time.Second
+	idle := j.end - j.p.window(0, j.end, j.end).lastSent
+	if left > most || left < most-idle-2*time.Second {
 		return fmt.Sprintf("the entry ends in %s, of a timeout of %s", left, most)
 	}
 	return ""

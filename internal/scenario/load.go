@@ -96,6 +96,7 @@ func LoadText(file string, text []byte) *Loaded {
 	out.Report.Add(l.diags...)
 	if !out.Report.Diagnostics.HasErrors() {
 		out.Scenario = s
+		s.Texts = out.Report.Files
 	}
 	return out
 }

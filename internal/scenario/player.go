@@ -51,6 +51,21 @@ func (p *player) keep(c interface{ Close() error }) {
 	p.closers = append(p.closers, c)
 }
 
+// drainTime is how long the last packets of a flow may be under way.
+const drainTime = 200 * time.Millisecond
+
+// drain ends the flow's sending, and waits for its last packets: not for those
+// that have been lost long ago.
+func (p *player) drain() {
+	p.cancel()
+	from := max(p.run.now()-drainTime, 0)
+	p.run.until(drainTime, func() bool {
+		now := p.run.now()
+		c := p.window(from, now, now)
+		return c.lost() == 0
+	})
+}
+
 // stop ends the flow, and returns when nothing of it is sent any more.
 func (p *player) stop() {
 	p.cancel()

@@ -127,14 +127,16 @@ type counts struct {
 	lastSent time.Duration
 }
 
-// window counts the packets that were sent from one time to another.
-func (r *recorder) window(from, to time.Duration) counts {
+// window counts the packets that were sent from one time to another, and those
+// of them that passed until the cutoff.
+func (r *recorder) window(from, to, cutoff time.Duration) counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var c counts
 	for i := range r.lane.Packets {
 		p := &r.lane.Packets[i]
-		passed := r.lane.Passed(p) != 0
+		at := r.lane.Passed(p)
+		passed := at != 0 && at <= cutoff
 		switch {
 		case p.Sent > to:
 			continue

@@ -53,8 +53,9 @@ type Run struct {
 	began    time.Time
 	ctx      context.Context
 	cancel   context.CancelFunc
-	work     sync.WaitGroup
-	done     chan struct{}
+	// work are the goroutines of services, judging those of judgements.
+	work, judging sync.WaitGroup
+	done          chan struct{}
 	// gate is held by who sends a packet, and locked by a change that holds all
 	// flows.
 	gate     sync.RWMutex
@@ -70,7 +71,9 @@ type Run struct {
 	players []*player
 	marks   []Mark
 	steps   []Span
+	// results has a place for every step; taken is how many steps were.
 	results []StepResult
+	taken   int
 	err     error
 }
 
@@ -122,6 +125,7 @@ func Start(ctx context.Context, s *Scenario, o Options) *Run {
 	r := &Run{
 		scenario: s, options: o, topology: NewTopology(s), speed: s.Speed, began: time.Now(),
 		done: make(chan struct{}), services: map[serviceKey]interface{ Close() error }{}, windows: map[string]window{},
+		results: make([]StepResult, len(s.Steps)),
 	}
 	if o.Speed > 0 {
 		r.speed = o.Speed
@@ -143,7 +147,7 @@ func (r *Run) Done() <-chan struct{} { return r.done }
 // Wait returns what the run found, when it has ended.
 func (r *Run) Wait() *Result {
 	<-r.done
-	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.scaled, Steps: r.results, Err: r.err}
+	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.scaled, Steps: r.results[:r.taken], Err: r.err}
 }
 
 // Timeline returns a copy of what is recorded so far.
@@ -206,13 +210,15 @@ func (r *Run) play() (err error) {
 	r.mu.Lock()
 	r.began = time.Now()
 	r.mu.Unlock()
-	for _, s := range r.scenario.Steps {
-		if err := r.step(s); err != nil {
+	defer r.judging.Wait()
+	for i, s := range r.scenario.Steps {
+		if err := r.step(i, s); err != nil {
 			if cause := r.ctx.Err(); cause != nil {
 				return cause
 			}
 			return fmt.Errorf("step %q: %w", s.Name, err)
 		}
+		r.taken = i + 1
 	}
 	return nil
 }
@@ -233,22 +239,22 @@ func (r *Run) tearDown() {
 	r.work.Wait()
 }
 
-// step takes one step and holds what it expects against what happened.
-func (r *Run) step(s *Step) error {
+// step takes one step, and sets out to hold what it expects against what
+// happened.
+func (r *Run) step(number int, s *Step) error {
 	begun := r.now()
 	r.mu.Lock()
 	r.steps = append(r.steps, Span{Name: s.Name, Description: s.Description, Begun: begun})
-	span := &r.steps[len(r.steps)-1]
 	r.mu.Unlock()
 	w := window{begun, begun}
 	r.windows[s.Name] = w
-	result := StepResult{Step: s, Begun: begun}
+	var verdicts []Verdict
 	for _, a := range s.Actions {
-		verdicts, err := r.act(a)
+		found, err := r.act(a)
 		if err != nil {
 			return err
 		}
-		result.Verdicts = append(result.Verdicts, verdicts...)
+		verdicts = append(verdicts, found...)
 		switch a.(type) {
 		case *Apply, *Destroy:
 			w.changed = r.now()
@@ -256,26 +262,48 @@ func (r *Run) step(s *Step) error {
 		}
 	}
 	end := r.now()
-	for _, e := range s.Expects {
-		v, err := r.judge(e, s, end)
-		if err != nil {
-			return err
-		}
-		result.Verdicts = append(result.Verdicts, v)
+	judgements, err := r.judgements(s, end)
+	if err != nil {
+		return err
 	}
 	for _, c := range s.Counters {
 		v, err := r.judgeCounter(c)
 		if err != nil {
 			return err
 		}
-		result.Verdicts = append(result.Verdicts, v)
+		verdicts = append(verdicts, v)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	span.Ended, span.Failed = r.now(), result.Failed()
-	result.Took = span.Ended - begun
-	r.results = append(r.results, result)
+	r.steps[number].Ended = end
+	r.mu.Unlock()
+	r.judging.Add(1)
+	go func() {
+		defer r.judging.Done()
+		for _, j := range judgements {
+			verdicts = append(verdicts, j.verdict())
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.results[number] = StepResult{Step: s, Begun: begun, Took: end - begun, Verdicts: verdicts}
+		r.steps[number].Failed = r.results[number].Failed()
+	}()
 	return r.ctx.Err()
+}
+
+// judgements are those of a step's expectations, of this moment.
+func (r *Run) judgements(s *Step, end time.Duration) ([]*judgement, error) {
+	if len(s.Expects) == 0 {
+		return nil, nil
+	}
+	entries, err := r.witness.Entries()
+	if err != nil {
+		return nil, err
+	}
+	var out []*judgement
+	for _, e := range s.Expects {
+		out = append(out, r.judgement(e, s, end, entries))
+	}
+	return out, nil
 }
 
 // act does one thing. What comes back is what a check, or a wait that was in
@@ -299,7 +327,9 @@ func (r *Run) act(a Action) ([]Verdict, error) {
 		_, err := r.begin(a.Flow, r.real(a.Flow.Interval))
 		return nil, err
 	case *Stop:
-		r.named(a.Flow).stop()
+		p := r.named(a.Flow)
+		p.drain()
+		p.stop()
 		return nil, nil
 	case *Wait:
 		return r.wait(a)
@@ -315,11 +345,14 @@ func (r *Run) change(text string, hold bool, f func() error) error {
 		r.gate.Lock()
 		defer r.gate.Unlock()
 	}
-	begun := r.now()
+	r.mu.Lock()
+	n := len(r.marks)
+	r.marks = append(r.marks, Mark{Begun: r.now(), Text: text})
+	r.mu.Unlock()
 	err := f()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.marks = append(r.marks, Mark{Begun: begun, Ended: r.now(), Text: text})
+	r.marks[n].Ended = r.now()
 	if err != nil {
 		return fmt.Errorf("%s: %w", text, err)
 	}
@@ -372,7 +405,7 @@ func (r *Run) wait(w *Wait) ([]Verdict, error) {
 	limit := patience + 2*p.interval*time.Duration(max(w.Sent, w.Passed))
 	var c counts
 	if r.until(limit, func() bool {
-		c = p.window(0, r.now())
+		c = p.window(0, r.now(), r.now())
 		return c.sent[Opener] >= w.Sent && c.passed[Opener] >= w.Passed
 	}) {
 		return nil, nil
@@ -380,8 +413,13 @@ func (r *Run) wait(w *Wait) ([]Verdict, error) {
 	if err := r.ctx.Err(); err != nil {
 		return nil, err
 	}
-	v := Verdict{At: w.At, Flow: w.Flow, Expected: fmt.Sprintf("to come so far: %s", waitText(w)), Seen: p.seen(&c)}
-	return []Verdict{v}, r.explain(&v, p)
+	entries, err := r.witness.Entries()
+	if err != nil {
+		return nil, err
+	}
+	v := Verdict{At: w.At, Flow: w.Flow, Expected: "to come so far: " + waitText(w), Seen: p.seen(&c)}
+	(&judgement{run: r, p: p, entry: p.entryIn(entries), explanation: r.policyOf(p)}).explain(&v)
+	return []Verdict{v}, nil
 }
 
 func waitText(w *Wait) string {

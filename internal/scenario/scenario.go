@@ -24,6 +24,8 @@ type Scenario struct {
 	Networks []*Network
 	Policies []*Policy
 	Steps    []*Step
+	// Texts are the files that positions refer to, by name.
+	Texts map[string]*hcl.File
 }
 
 // Host is a machine of the scenario.

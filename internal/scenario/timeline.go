@@ -98,7 +98,7 @@ func (l *Lane) Passed(p *Packet) time.Duration {
 // Mark is a change of the managed host's policy.
 type Mark struct {
 	// Begun and Ended are when sgc was called and returned: the commit lies in
-	// between.
+	// between. Ended is 0 while it is at work.
 	Begun time.Duration `json:"begun_ns"`
 	Ended time.Duration `json:"ended_ns"`
 	// Text says what was done: "apply closed".
@@ -112,6 +112,7 @@ type Span struct {
 	Begun       time.Duration `json:"begun_ns"`
 	// Ended is 0 while the step runs.
 	Ended time.Duration `json:"ended_ns,omitempty"`
-	// Failed says that an expectation was not met.
+	// Failed says that an expectation was not met. It is known a little after the
+	// step has ended.
 	Failed bool `json:"failed,omitempty"`
 }

@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/urfave/cli/v2"
+
+	"sgc/internal/lab"
+	"sgc/internal/scenario"
+	"sgc/policies"
+)
+
+// scenarioOptions are those of lab run for scenarios.
+type scenarioOptions struct {
+	// Paths are the arguments, Files the scenarios that they name.
+	Paths, Files []string
+	// Speed is 0 where each scenario has its own.
+	Speed int
+	// Parallel is how many are played at once.
+	Parallel int
+	// JUnit is the file for a report in XML, "" for none.
+	JUnit string
+}
+
+func scenarioFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "speed", Usage: "play scenarios `N` times faster: their waits, intervals and timeouts are divided"},
+		&cli.IntFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: the number of processors)"},
+		&cli.StringFlag{Name: "junit", Usage: "also write what the scenarios found to `FILE`, as JUnit XML"},
+	}
+}
+
+// maxSpeed is where the kernel's whole seconds end: a day is a minute and a
+// half.
+const maxSpeed = 1000
+
+// scenarioOptions reads the command line. There are no files where the
+// arguments name a policy; then the flags of scenarios are refused.
+func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
+	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit")}
+	without := ""
+	seen := map[string]bool{}
+	for _, path := range arguments {
+		if path == "" {
+			return o, errors.New("the path is empty")
+		}
+		files, err := scenario.Find(path)
+		if err != nil {
+			return o, fmt.Errorf("look for scenarios in %s: %w", path, cause(err))
+		}
+		if len(files) == 0 {
+			without = path
+		}
+		for _, file := range files {
+			if clean := filepath.Clean(file); !seen[clean] {
+				seen[clean] = true
+				o.Files = append(o.Files, file)
+			}
+		}
+	}
+	if len(o.Files) == 0 {
+		for _, name := range []string{"speed", "parallel", "junit"} {
+			if c.IsSet(name) {
+				return o, fmt.Errorf("--%s is for scenarios (files whose names end in %s), and none was named", name, scenario.Extension)
+			}
+		}
+		return o, nil
+	}
+	if without != "" {
+		return o, fmt.Errorf("there is no scenario in %s: the names of scenarios end in %s. A policy is tried by itself: sgc lab run %s", without, scenario.Extension, without)
+	}
+	for _, name := range []string{"all", "table", "var", "var-file"} {
+		if c.IsSet(name) {
+			return o, fmt.Errorf("--%s is for trying a policy, and %s is a scenario; leave it out", name, o.Files[0])
+		}
+	}
+	switch {
+	case c.IsSet("speed") && (o.Speed < 1 || o.Speed > maxSpeed):
+		return o, fmt.Errorf("--speed is a number from 1 to %d, not %d", maxSpeed, o.Speed)
+	case c.IsSet("parallel") && o.Parallel < 1:
+		return o, fmt.Errorf("--parallel is the number of scenarios to play at once, not %d", o.Parallel)
+	case c.IsSet("junit") && o.JUnit == "":
+		return o, errors.New("the value of --junit is empty; leave the flag out, or name a file")
+	}
+	if o.Parallel == 0 {
+		o.Parallel = runtime.NumCPU()
+	}
+	return o, nil
+}
+
+// arguments returns the command line for a second run in a user namespace.
+func (o scenarioOptions) arguments(g globals) []string {
+	args := []string{"lab"}
+	if o.Speed > 0 {
+		args = append(args, fmt.Sprintf("--speed=%d", o.Speed))
+	}
+	if o.JUnit != "" {
+		args = append(args, "--junit="+o.JUnit)
+	}
+	args = append(args, fmt.Sprintf("--parallel=%d", o.Parallel), fmt.Sprintf("--json=%t", g.JSON), fmt.Sprintf("--no-color=%t", g.NoColor))
+	return append(append(args, "--", "run"), o.Paths...)
+}
+
+// labScenarios plays scenarios, in a user namespace if that is needed.
+func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
+	scenarios, err := s.loadScenarios(o.Files)
+	if err != nil {
+		return err
+	}
+	if !lab.MayMakeNamespaces() {
+		return s.runAgain(ctx, o.arguments(s.globals))
+	}
+	junit, err := createJUnit(o.JUnit)
+	if err != nil {
+		return err
+	}
+	results, err := s.playScenarios(ctx, scenarios, o)
+	if err != nil {
+		if junit != nil {
+			err = errors.Join(err, junit.Close())
+		}
+		return err
+	}
+	if junit != nil {
+		if err := writeJUnit(junit, results); err != nil {
+			return err
+		}
+	}
+	if s.JSON {
+		if err := s.writeJSON(scenariosView(results)); err != nil {
+			return err
+		}
+	} else if err := s.showScenarioSummary(results); err != nil {
+		return err
+	}
+	failed := false
+	for _, r := range results {
+		if r.Err != nil {
+			return errReported
+		}
+		failed = failed || r.Failed()
+	}
+	if failed {
+		return errDifferent
+	}
+	return nil
+}
+
+// loadScenarios loads all files, and reports what is wrong with any.
+func (s *session) loadScenarios(files []string) ([]*scenario.Scenario, error) {
+	var out []*scenario.Scenario
+	all := &policies.Loaded{Files: map[string]*hcl.File{}}
+	for _, file := range files {
+		l := scenario.Load(file)
+		all.Diagnostics = append(all.Diagnostics, l.Report.Diagnostics...)
+		for name, f := range l.Report.Files {
+			all.Files[name] = f
+		}
+		out = append(out, l.Scenario)
+	}
+	return out, s.report(all)
+}
+
+// playScenarios plays them, so many at once, and shows each when it and all
+// before it have ended.
+func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scenario, o scenarioOptions) (_ []*scenario.Result, err error) {
+	dir, err := newLabDir()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, dir.remove()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	places := make(chan struct{}, o.Parallel)
+	ended := make([]chan *scenario.Result, len(scenarios))
+	for i := range scenarios {
+		ended[i] = make(chan *scenario.Result, 1)
+	}
+	go func() {
+		for i, sc := range scenarios {
+			places <- struct{}{}
+			go func() {
+				defer func() { <-places }()
+				ended[i] <- dir.play(ctx, i, sc, o.Speed)
+			}()
+		}
+	}()
+	var results []*scenario.Result
+	for i := range scenarios {
+		r := <-ended[i]
+		results = append(results, r)
+		if !s.JSON && ctx.Err() == nil && err == nil {
+			err = s.showScenario(r)
+		}
+		if err != nil {
+			// Nobody sees the rest; but all have to end.
+			cancel()
+		}
+	}
+	return results, errors.Join(err, context.Cause(ctx))
+}
+
+// play plays one scenario with a state directory of its own.
+func (d *labDir) play(ctx context.Context, number int, sc *scenario.Scenario, speed int) *scenario.Result {
+	state := filepath.Join(d.path, fmt.Sprint(number))
+	if err := os.Mkdir(state, 0o700); err != nil {
+		return &scenario.Result{Scenario: sc, Timeline: &scenario.Timeline{Scenario: sc.File, Title: sc.Title, Speed: 1}, Err: err}
+	}
+	return scenario.Start(ctx, sc, scenario.Options{Speed: speed, StateDir: state, Enforcer: labEnforcer{}}).Wait()
+}
+
+// scenarioName is what a scenario is called: its directory if the file says
+// nothing more, else the file.
+func scenarioName(file string) string {
+	name := strings.TrimSuffix(filepath.Base(file), scenario.Extension)
+	if name == "scenario" {
+		return filepath.Base(filepath.Dir(absolute(file)))
+	}
+	return name
+}
