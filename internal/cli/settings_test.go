@@ -316,10 +316,7 @@ func TestSettingsAreToldOnce(t *testing.T) {
 	s.write("web.hcl", webPolicy)
 	s.mustRun("apply", "--auto-approve", s.dir)
 	s.write("web.hcl", webPolicy+"\nhost {\n  conntrack {\n    icmp_timeout    = 20\n    generic_timeout = 600\n  }\n}\n")
-	r := s.sgc(t.Context(), nil, "plan", s.dir)
-	if strings.Contains(r.err, "Not enforced yet") {
-		t.Skip("SKIP: host.conntrack is not enforced yet")
-	}
+	r := s.mustRun("plan", s.dir)
 	lines := strings.Split(r.out, "\n")
 	for line, want := range map[string]int{"  + conntrack.generic timeout  10m": 1, "  ~ icmp timeout    30s → 20s": 1, "  ~ icmpv6 timeout  30s → 20s": 1} {
 		n := 0
