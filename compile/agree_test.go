@@ -42,7 +42,7 @@ func TestDecideAgreesWithTheCompiledRules(t *testing.T) {
 			t.Errorf("only %d of %d packets were %s", seen[kind], packets, kind)
 		}
 	}
-	for _, kind := range []string{"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless", "notrack", "updated", "logged"} {
+	for _, kind := range []string{"none", "unmanaged", "exempt", "tracked", "untracked", "related", "stateless", "notrack", "updated", "logged", "with timeouts"} {
 		if seen[kind]*2000 < packets {
 			t.Errorf("only %d of %d packets were %s", seen[kind], packets, kind)
 		}
@@ -83,7 +83,7 @@ func envNumber(t *testing.T, name string, otherwise int) int {
 // agree makes a policy and packets of a random source, and returns the first
 // disagreement. It counts in seen what kinds of packets there were.
 func agree(r *rand.Rand, packets int, seen map[string]int) error {
-	p := corpus.Policy(r, corpus.Options{ACLs: r.IntN(2) == 0, AlwaysTrack: r.IntN(2) == 0, Logs: r.IntN(3) == 0})
+	p := corpus.Policy(r, corpus.Options{ACLs: r.IntN(2) == 0, AlwaysTrack: r.IntN(2) == 0, Logs: r.IntN(3) == 0, Timeouts: r.IntN(3) == 0})
 	env := compile.Environment{}
 	if r.IntN(5) == 0 {
 		env.Conntrack = map[flow.Family]string{flow.Families[r.IntN(2)]: "a table of the test does NAT"}
@@ -98,7 +98,7 @@ func agree(r *rand.Rand, packets int, seen map[string]int) error {
 	for range packets {
 		packet := makes.Next()
 		d := judge.Decide(&packet)
-		if err := agreeAbout(vm, judge, env, &packet, d, seen); err != nil {
+		if err := agreeAbout(vm, table, p.HostTimeouts(), judge, env, &packet, d, seen); err != nil {
 			result, _ := vm.Trace(&packet)
 			return fmt.Errorf("%w\npacket:  %s\nDecide:  allow %t, %s: %s%s\ntrace:\n  %s\n%s", err, &packet,
 				d.Allow, d.Class, d.Reason, ruleOf(d), strings.Join(result.Trace, "\n  "), describe(p, env))
@@ -107,7 +107,7 @@ func agree(r *rand.Rand, packets int, seen map[string]int) error {
 	return nil
 }
 
-func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p *flow.Packet, d policies.Decision, seen map[string]int) error {
+func agreeAbout(vm *nftvm.VM, table *ruleset.Table, host policies.Timeouts, judge *policies.Judge, env compile.Environment, p *flow.Packet, d policies.Decision, seen map[string]int) error {
 	result, err := vm.Run(p)
 	if err != nil {
 		return err
@@ -132,6 +132,9 @@ func agreeAbout(vm *nftvm.VM, judge *policies.Judge, env compile.Environment, p 
 		seen["notrack"]++
 	}
 	if err := agreeAboutLogs(result, judge, p, d, seen); err != nil {
+		return err
+	}
+	if err := agreeAboutTimeouts(result, table, host, judge, p, d, seen); err != nil {
 		return err
 	}
 	return agreeAboutUpdates(result, p, d, seen)
@@ -165,6 +168,62 @@ func agreeAboutLogs(result nftvm.Result, judge *policies.Judge, p *flow.Packet, 
 	}
 	if !slices.Equal(result.Logged, want) {
 		return fmt.Errorf("the rules log %q, the policy means %q", result.Logged, want)
+	}
+	return nil
+}
+
+// agreeAboutTimeouts: a packet that opens a flow in conntrack gives it the timeouts
+// of its interface or its always_track block, unless all of them are the host's.
+// Where a routed one leaves, it would depend on where it came in, which no packet
+// here says.
+func agreeAboutTimeouts(result nftvm.Result, table *ruleset.Table, host policies.Timeouts, judge *policies.Judge, p *flow.Packet, d policies.Decision, seen map[string]int) error {
+	i := judge.Interface(p.Interface)
+	if !d.Allow || d.Class == policies.Exempt || i == nil || !p.Protocol.HasPorts() || p.State != flow.New || result.Notrack ||
+		p.Forwarded && p.Direction == flow.Egress {
+		return nil
+	}
+	want, is := i.EffectiveTimeouts(), func(a, b policies.Timeouts) bool {
+		if p.Protocol == flow.TCP {
+			return a.TCPEstablished == b.TCPEstablished
+		}
+		return a.UDP == b.UDP && a.UDPStream == b.UDPStream
+	}
+	isHosts := is(want, host)
+	if t := judge.AlwaysTrack(p); t != nil {
+		isHosts = isHosts && is(t.EffectiveTimeouts(i), want)
+		want = t.EffectiveTimeouts(i)
+	}
+	if isHosts {
+		if result.Timeout != "" {
+			return fmt.Errorf("the rules give the flow %s, the policy the host's", result.Timeout)
+		}
+		return nil
+	}
+	seen["with timeouts"]++
+	n := slices.IndexFunc(table.Timeouts, func(o *ruleset.Timeout) bool { return o.Name == result.Timeout })
+	if n < 0 {
+		return fmt.Errorf("the rules give the flow no timeouts (%q), the policy %v", result.Timeout, want)
+	}
+	got := want
+	for _, s := range table.Timeouts[n].States {
+		switch s.State {
+		case ruleset.TCPEstablished:
+			got.TCPEstablished = s.Timeout
+		case ruleset.UDPUnreplied:
+			got.UDP = s.Timeout
+		case ruleset.UDPReplied:
+			got.UDPStream = s.Timeout
+		}
+	}
+	// Where nft could not read its own list, a second is missing.
+	if got.TCPEstablished == 431999*time.Second {
+		got.TCPEstablished += time.Second
+	}
+	if got.UDP == 30*time.Second && got.UDPStream == 119*time.Second {
+		got.UDPStream += time.Second
+	}
+	if !is(got, want) {
+		return fmt.Errorf("the rules give the flow %s, the policy %v", result.Timeout, want)
 	}
 	return nil
 }

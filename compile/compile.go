@@ -69,8 +69,14 @@ func newCompiler(p *policies.Policy, env Environment) *compiler {
 	c := &compiler{
 		policy: p, env: env,
 		groups: map[string]*policies.Group{}, lists: map[string]*policies.PrefixList{}, acls: map[string]*policies.ACL{},
-		sets: map[string]*ruleset.Set{}, chains: map[string]*ruleset.Chain{},
-		inlineOf: map[ruleFamily][]flow.Range{}, peerSets: map[string]*peerSet{},
+		sets: map[string]*ruleset.Set{}, chains: map[string]*ruleset.Chain{}, timeouts: map[string]*ruleset.Timeout{},
+		hostTimeouts: p.HostTimeouts(),
+		inlineOf:     map[ruleFamily][]flow.Range{}, peerSets: map[string]*peerSet{},
+	}
+	for _, i := range p.Interfaces {
+		if t := i.EffectiveTimeouts(); !slices.Contains(c.interfaceTimeouts, t) {
+			c.interfaceTimeouts = append(c.interfaceTimeouts, t)
+		}
 	}
 	for _, g := range p.Groups {
 		c.groups[g.Name] = g
@@ -98,6 +104,12 @@ type compiler struct {
 	acls   map[string]*policies.ACL
 	sets   map[string]*ruleset.Set
 	chains map[string]*ruleset.Chain
+	// timeouts are the objects of flows that do not have hostTimeouts, the
+	// host's defaults.
+	timeouts     map[string]*ruleset.Timeout
+	hostTimeouts policies.Timeouts
+	// interfaceTimeouts are those that any interface has.
+	interfaceTimeouts []policies.Timeouts
 	// inlineOf and peerSets keep what is merged once and used in many chains.
 	inlineOf map[ruleFamily][]flow.Range
 	peerSets map[string]*peerSet
@@ -204,9 +216,14 @@ func (c *compiler) byInterface(mapName string, d flow.Direction, verdict func(*p
 
 // byBlocks is byInterface for any blocks: only their names count.
 func (c *compiler) byBlocks(mapName string, d flow.Direction, blocks []*policies.Interface, verdict func(*policies.Interface) ruleset.Verdict) []ruleset.Rule {
-	field := ruleset.InterfaceName(d)
-	names := &ruleset.Set{Name: mapName, Key: []ruleset.Type{ruleset.IfName}, Map: true}
-	names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(policies.Loopback), Verdict: &ruleset.Verdict{Kind: ruleset.Accept}})
+	loopback := ruleset.Element{First: ruleset.IfNameKey(policies.Loopback), Verdict: &ruleset.Verdict{Kind: ruleset.Accept}}
+	return c.byName(mapName, ruleset.InterfaceName(d), blocks, verdict, loopback)
+}
+
+// byName is byBlocks for any field that names an interface, with more elements
+// in the map.
+func (c *compiler) byName(mapName string, field ruleset.Field, blocks []*policies.Interface, verdict func(*policies.Interface) ruleset.Verdict, more ...ruleset.Element) []ruleset.Rule {
+	names := &ruleset.Set{Name: mapName, Key: []ruleset.Type{ruleset.IfName}, Map: true, Elements: more}
 	var wildcards []*policies.Interface
 	for _, i := range blocks {
 		if strings.HasSuffix(i.Name, "*") {
@@ -216,12 +233,15 @@ func (c *compiler) byBlocks(mapName string, d flow.Direction, blocks []*policies
 		v := verdict(i)
 		names.Elements = append(names.Elements, ruleset.Element{First: ruleset.IfNameKey(i.Name), Verdict: &v})
 	}
-	sortElements(names.Elements)
-	c.addSet(names)
-	rules := []ruleset.Rule{{
-		Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{field}, Map: names.Name}},
-		Comment:    "by interface",
-	}}
+	var rules []ruleset.Rule
+	if len(names.Elements) > 0 {
+		sortElements(names.Elements)
+		c.addSet(names)
+		rules = append(rules, ruleset.Rule{
+			Statements: []ruleset.Statement{ruleset.VerdictMap{Fields: []ruleset.Field{field}, Map: names.Name}},
+			Comment:    "by interface",
+		})
+	}
 	slices.SortFunc(wildcards, func(a, b *policies.Interface) int {
 		if len(a.Name) != len(b.Name) {
 			return len(b.Name) - len(a.Name)
@@ -247,6 +267,10 @@ func (c *compiler) table() *ruleset.Table {
 	for _, chain := range c.chains {
 		t.Chains = append(t.Chains, chain)
 	}
+	for _, o := range c.timeouts {
+		t.Timeouts = append(t.Timeouts, o)
+	}
+	slices.SortFunc(t.Timeouts, func(a, b *ruleset.Timeout) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(t.Sets, func(a, b *ruleset.Set) int { return compareNames(a.Name, b.Name) })
 	slices.SortFunc(t.Chains, func(a, b *ruleset.Chain) int {
 		if (a.Hook != nil) != (b.Hook != nil) {

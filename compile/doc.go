@@ -2,20 +2,21 @@
 //
 // The passes stand in files of their own, in reading order:
 //
-//	select.go  which interfaces share chains, which rules matter where
-//	merge.go   the key space (ports, ICMP types, protocols) cut into atoms
-//	peers.go   the addresses of a set of rules, as prefixes or sets
-//	shard.go   large address lists, cut into sets that the kernel handles well
-//	space.go   atoms and addresses laid out as maps and leaf chains
-//	filter.go  the chains that a packet walks to get there
-//	noflow.go  what belongs to no flow; the window for routed flows
-//	refused.go UDP whose flow was cut
-//	raw.go     those before conntrack: notrack
-//	open.go    the open space: what notrack is for, and its ICMP errors
-//	acl.go     network ACLs: first-match elimination
-//	closing.go what a change of policy closes; closing_rules.go cuts it
-//	refuse.go  what happens to packets that are not let through
-//	names.go   the names of all that
+//	select.go   which interfaces share chains, which rules matter where
+//	merge.go    the key space (ports, ICMP types, protocols) cut into atoms
+//	peers.go    the addresses of a set of rules, as prefixes or sets
+//	shard.go    large address lists, cut into sets that the kernel handles well
+//	space.go    atoms and addresses laid out as maps and leaf chains
+//	filter.go   the chains that a packet walks to get there
+//	noflow.go   what belongs to no flow; the window for routed flows
+//	refused.go  UDP whose flow was cut
+//	timeouts.go idle timeouts that are not the host's defaults
+//	raw.go      those before conntrack: notrack
+//	open.go     the open space: what notrack is for, and its ICMP errors
+//	acl.go      network ACLs: first-match elimination
+//	closing.go  what a change of policy closes; closing_rules.go cuts it
+//	refuse.go   what happens to packets that are not let through
+//	names.go    the names of all that
 //
 // A packet takes a constant number of look-ups, whatever the policy's size:
 // interface, protocol, state, port, address. Lists of rules appear only where

@@ -87,11 +87,15 @@ func (c *compiler) protocolRules(p *profile, d flow.Direction, f flow.Family, pr
 	if proto == flow.UDP {
 		rules = append(rules, c.refusedRules(d, f)...)
 	}
+	allowed := c.portRules(p.scope, d, f, proto)
+	if len(allowed) > 0 {
+		rules = append(rules, c.timeoutRules(p, d, f, proto)...)
+	}
 	return append(rules, c.decideSpace(&keySpace{
 		name: space, of: "ports", direction: d, family: f,
 		field: ruleset.DestPort, keyType: ruleset.InetService, last: 65535,
 		allowed: accept,
-	}, c.portRules(p.scope, d, f, proto))...)
+	}, allowed)...)
 }
 
 // exemptRules accept what is never filtered within one protocol (2.6).

@@ -24,6 +24,16 @@ type profile struct {
 	notrackOff bool
 	// alwaysTrack are the peers whose flows are tracked whatever is open.
 	alwaysTrack []netip.Prefix
+	// timeouts are those of the interfaces, trackTimeouts those of the
+	// always_track blocks.
+	timeouts      policies.Timeouts
+	trackTimeouts []trackTimeouts
+}
+
+// trackTimeouts are the timeouts of an always_track block's peers.
+type trackTimeouts struct {
+	prefixes []netip.Prefix
+	timeouts policies.Timeouts
 }
 
 // noGroups names the scope of interfaces without groups; no group can be
@@ -49,16 +59,19 @@ func (c *compiler) selectProfiles() ([]*profile, map[*policies.Interface]*profil
 			}
 			scopes[name] = s
 		}
-		p := &profile{name: s.name, scope: s, notrackOff: i.NotrackOff}
+		p := &profile{name: s.name, scope: s, notrackOff: i.NotrackOff, timeouts: i.EffectiveTimeouts()}
 		if i.NotrackOff {
 			p.name += ".tracked"
 		}
 		for _, a := range i.AlwaysTrack {
 			p.alwaysTrack = append(p.alwaysTrack, a.Prefixes...)
+			p.trackTimeouts = append(p.trackTimeouts, trackTimeouts{a.Prefixes, a.EffectiveTimeouts(i)})
 		}
 		if len(p.alwaysTrack) > 0 {
 			// Its peers are the interface's own: so are the chains.
 			p.name += ".if." + identifier(i.Name)
+		} else if p.timeouts != c.hostTimeouts {
+			p.name += "." + timeoutsName(p.timeouts)
 		}
 		p.name = shorten(p.name)
 		if byName[p.name] == nil {

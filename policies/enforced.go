@@ -3,7 +3,6 @@ package policies
 import (
 	"bytes"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
@@ -21,27 +20,6 @@ func NotEnforced(p *Policy) hcl.Diagnostics {
 			Detail:   fmt.Sprintf("This version of sgc reads %s. %s", what, way),
 			Subject:  at.Range(),
 		})
-	}
-	for _, i := range p.Interfaces {
-		for _, t := range i.AlwaysTrack {
-			var timeouts []string
-			if t.TCPEstablished != 0 {
-				timeouts = append(timeouts, "tcp_established_timeout")
-			}
-			if t.UDPStream != 0 {
-				timeouts = append(timeouts, "udp_stream_timeout")
-			}
-			if len(timeouts) > 0 {
-				refuse(t.Pos, "the timeouts of always_track, but does not set them", fmt.Sprintf(
-					"Remove %s from the block; its peers are tracked all the same, with the timeouts of the kernel.", strings.Join(timeouts, " and ")))
-			}
-		}
-		if i.Timeouts != nil {
-			refuse(i.Pos, "connection_tracking, but an apply does not set its timeouts", "Leave the block out of what you apply; sgc conntrack tune PATH sets the timeouts of the host from a policy that has it.")
-		}
-	}
-	if p.Host.Conntrack != nil {
-		refuse(p.Host.Conntrack.Pos, "host.conntrack, but an apply does not set it", "Leave the block out of what you apply; sgc conntrack tune PATH sets what a policy with it says.")
 	}
 	for _, t := range p.Tests {
 		refuse(t.Pos, "test blocks, but does not run them", "Remove the block.")

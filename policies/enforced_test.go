@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
 )
 
 func TestNotEnforced(t *testing.T) {
@@ -18,26 +19,9 @@ func TestNotEnforced(t *testing.T) {
 		what, _, _ = strings.Cut(what, ",")
 		got = append(got, what)
 	}
-	want := []string{"the timeouts of always_track", "connection_tracking", "host.conntrack", "test blocks"}
+	want := []string{"test blocks"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("refused (-want +got):\n%s", diff)
-	}
-}
-
-// Of an always_track block, its own timeouts alone are refused, by name.
-func TestAlwaysTrackIsEnforced(t *testing.T) {
-	for text, want := range map[string]string{
-		"": "", "tcp_established_timeout = 350": "Remove tcp_established_timeout from",
-		"udp_stream_timeout = 120":                                 "Remove udp_stream_timeout from",
-		"tcp_established_timeout = 350\n udp_stream_timeout = 120": "Remove tcp_established_timeout and udp_stream_timeout from",
-	} {
-		p := mustLoad(t, "interface \"eth0\" {\n security_groups = []\n always_track {\n cidr_blocks = [\"10.0.0.0/8\"]\n"+text+"\n}\n}\n")
-		diags := NotEnforced(p)
-		switch {
-		case want == "" && len(diags) == 0:
-		case want == "" || len(diags) != 1 || !strings.Contains(diags[0].Detail, want):
-			t.Errorf("%q: %v, want %q", text, diags, want)
-		}
 	}
 }
 
@@ -52,8 +36,7 @@ func TestAddedDiagnosticsPointToHeaders(t *testing.T) {
 		if l.Policy == nil {
 			t.Fatal(l.Diagnostics)
 		}
-		diags := NotEnforced(l.Policy)
-		l.Add(diags[1], diags[0])
+		l.Add(NotEnforced(l.Policy)[0], &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Another", Subject: l.Policy.Interfaces[0].Pos.Range()})
 		var got []string
 		for _, d := range l.Diagnostics {
 			r := *d.Subject

@@ -15,6 +15,8 @@ type Options struct {
 	// ACLs, AlwaysTrack and Logs attach network ACLs, always_track blocks and
 	// log_denied blocks to some interfaces.
 	ACLs, AlwaysTrack, Logs bool
+	// Timeouts gives some interfaces and always_track blocks idle timeouts.
+	Timeouts bool
 	// Interfaces are the names of the interface blocks to choose from; nil are
 	// names of many shapes, wildcards too.
 	Interfaces []string
@@ -90,6 +92,9 @@ func Policy(r *rand.Rand, o Options) *policies.Policy {
 		if o.Logs && g.chance(50) {
 			i.Log = g.log()
 		}
+		if o.Timeouts {
+			g.timeouts(i)
+		}
 		p.Interfaces = append(p.Interfaces, i)
 	}
 	return p
@@ -141,6 +146,25 @@ func (g generator) alwaysTrack() []*policies.AlwaysTrack {
 		}
 	}
 	return blocks
+}
+
+// timeouts gives an interface and its always_track blocks timeouts, of so few
+// values that some are the same.
+func (g generator) timeouts(i *policies.Interface) {
+	seconds := func(of ...int) time.Duration { return time.Duration(pick(g.Rand, of)) * time.Second }
+	if g.chance(60) {
+		i.Timeouts = &policies.Timeouts{
+			TCPEstablished: seconds(60, 350, 432000), UDP: seconds(30, 30, 60), UDPStream: seconds(60, 120, 180),
+		}
+	}
+	for _, t := range i.AlwaysTrack {
+		if g.chance(50) {
+			t.TCPEstablished = seconds(1, 350, 432000)
+		}
+		if g.chance(50) {
+			t.UDPStream = seconds(1, 120, 180)
+		}
+	}
 }
 
 func (g generator) log() *policies.LogDenied {

@@ -12,7 +12,7 @@ import (
 	"sgc/policies"
 )
 
-var everything = Options{ACLs: true, AlwaysTrack: true, Logs: true}
+var everything = Options{ACLs: true, AlwaysTrack: true, Logs: true, Timeouts: true}
 
 // TestPoliciesAreWhatTheLanguageLoads: a random policy, written down and
 // loaded, is the same policy. So the corpus has only what Load can return.

@@ -160,6 +160,15 @@ func (w *writer) iface(i *policies.Interface) {
 	for _, t := range i.AlwaysTrack {
 		w.open("always_track %q", t.ID)
 		w.families(t.Prefixes)
+		w.seconds("tcp_established_timeout", t.TCPEstablished)
+		w.seconds("udp_stream_timeout", t.UDPStream)
+		w.close()
+	}
+	if t := i.Timeouts; t != nil {
+		w.open("connection_tracking")
+		w.seconds("tcp_established_timeout", t.TCPEstablished)
+		w.seconds("udp_timeout", t.UDP)
+		w.seconds("udp_stream_timeout", t.UDPStream)
 		w.close()
 	}
 	if i.Log != nil {
@@ -173,6 +182,13 @@ func (w *writer) iface(i *policies.Interface) {
 		w.close()
 	}
 	w.close()
+}
+
+// seconds writes a timeout, unless there is none.
+func (w *writer) seconds(name string, d time.Duration) {
+	if d > 0 {
+		w.line("%s = %d", name, d/time.Second)
+	}
 }
 
 func (w *writer) host(h *policies.Host) {

@@ -31,7 +31,7 @@ func TestNftLoadsWhatIsCommitted(t *testing.T) {
 	k := openKernel(t, ns)
 	first := envNumber(t, "SGC_KERNEL_SEED", 1)
 	for seed := first; seed < first+25; seed++ {
-		p := corpus.Policy(corpus.Seeded(uint64(seed)), corpus.Options{ACLs: true, AlwaysTrack: true, Logs: true})
+		p := corpus.Policy(corpus.Seeded(uint64(seed)), corpus.Options{ACLs: true, AlwaysTrack: true, Logs: true, Timeouts: true})
 		table := compile.Compile(p, compile.Environment{})
 		var script bytes.Buffer
 		if err := table.WriteText(&script); err != nil {

@@ -194,7 +194,7 @@ func (c *comparison) apply(t testing.TB, p *policies.Policy, env compile.Environ
 func (c *comparison) run(t testing.TB, seed uint64, fromNothing bool) error {
 	t.Helper()
 	r := corpus.Seeded(seed)
-	p := corpus.Policy(r, corpus.Options{ACLs: r.IntN(2) == 0, AlwaysTrack: r.IntN(2) == 0, Logs: r.IntN(3) == 0})
+	p := corpus.Policy(r, corpus.Options{ACLs: r.IntN(2) == 0, AlwaysTrack: r.IntN(2) == 0, Logs: r.IntN(3) == 0, Timeouts: r.IntN(3) == 0})
 	env := compile.Environment{}
 	if r.IntN(5) == 0 {
 		env.Conntrack = map[flow.Family]string{flow.Families[r.IntN(2)]: "a table of the test does NAT"}
