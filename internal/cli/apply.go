@@ -111,9 +111,15 @@ func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs)
 // converge makes plans until one of them is committed or nothing is to do.
 func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions) error {
 	approved := ""
+	var p *plan
 	for attempt := 1; ; attempt++ {
-		p, err := s.planAgain(ctx, h, loaded, o)
-		if err != nil {
+		// What was found out about live flows a moment ago is still good.
+		var known *liveWork
+		if p != nil {
+			known = p.live
+		}
+		var err error
+		if p, err = s.planAgain(ctx, h, loaded, o, known); err != nil {
 			return err
 		}
 		if o.Plan != nil {
@@ -141,6 +147,10 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 			}
 			if o.Plan == nil && !o.AutoApprove {
 				if err := s.approve(ctx, "Apply these changes?", "apply"); err != nil {
+					return err
+				}
+				// That took as long as it took.
+				if err := s.addLive(ctx, p, o.Flush, o.Flows, nil); err != nil {
 					return err
 				}
 			}
@@ -181,8 +191,8 @@ func unchanged(err error) string {
 }
 
 // planAgain looks at the kernel, finishes what an earlier apply left, and
-// makes the plan.
-func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions) (*plan, error) {
+// makes the plan. known is what is known of live flows, or nil.
+func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loaded, o applyOptions, known *liveWork) (*plan, error) {
 	v, err := s.lookFor(ctx, h.kernel, h.dir, loaded.Policy)
 	if err != nil {
 		return nil, err
@@ -199,7 +209,7 @@ func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loade
 		return nil, err
 	}
 	p.diagnostics = loaded.Diagnostics
-	return p, s.addLive(ctx, p, o.Flush, o.Flows)
+	return p, s.addLive(ctx, p, o.Flush, o.Flows, known)
 }
 
 // finish does what comes after the commit, and says what was done.
@@ -225,7 +235,7 @@ func (s *session) commit(ctx context.Context, h *host, p *plan) error {
 		return err
 	}
 	return h.transact(ctx, r, p.commitDelta(),
-		func() error { return s.seed(ctx, p.live.transition) },
+		func() error { return s.seedBefore(ctx, p.live) },
 		func(dir *apply.Dir) error {
 			if err := s.finishLive(context.WithoutCancel(ctx), h, p); err != nil {
 				return err

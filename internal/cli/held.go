@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"sgc/apply"
 	"sgc/compile"
@@ -74,6 +75,9 @@ func viewHeld(t *apply.Table) []heldView {
 	})
 	return out
 }
+
+// seconds rounds up.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 func rangeText(r flow.Range) string {
 	if p := r.Prefixes(); len(p) == 1 {

@@ -16,8 +16,10 @@ import (
 type liveWork struct {
 	*transition
 	flows liveFlows
-	// timed are the changes of timed elements that the commit makes.
-	timed []apply.TimedChange
+	// holds are what the commit refuses for a while.
+	holds []policies.Held
+	// seeded is set once the entries were made that flows need at the commit.
+	seeded bool
 	// entries is how many are to be deleted.
 	entries int
 	// deleted is how many were deleted, after the commit.
@@ -43,12 +45,12 @@ func (w *liveWork) view() liveFlowsView {
 }
 
 // empty reports whether nothing is to be done apart from what the table needs.
-func (w *liveWork) empty() bool { return w == nil || w.entries == 0 && len(w.timed) == 0 }
+func (w *liveWork) empty() bool { return w == nil || w.entries == 0 }
 
 // judgeFlows finds out what the step does to the flows that are alive; limit is
 // how many of them are kept for people to see. It changes nothing but the past in
 // the new record.
-func (s *session) judgeFlows(ctx context.Context, t *transition, table *apply.Table, limit int) (*liveWork, error) {
+func (s *session) judgeFlows(ctx context.Context, t *transition, limit int) (*liveWork, error) {
 	w := &liveWork{transition: t, flows: liveFlows{limit: limit}}
 	if t.old != nil {
 		t.new.Past = t.old.Past
@@ -56,7 +58,6 @@ func (s *session) judgeFlows(ctx context.Context, t *transition, table *apply.Ta
 	if t.moot() {
 		return w, nil
 	}
-	w.timed = append(t.recompute(table), t.window(table)...)
 	pruner := t.past().Pruner()
 	err := s.withTable(func(tracked *conntrack.Table) error {
 		return withChange(ctx, tracked, t, func(c *conntrack.Change) error {
@@ -105,7 +106,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		if err := c.Socket(s, &out); err != nil || out.Fate == conntrack.Elsewhere {
 			return err
 		}
-		w.held(out.Held)
+		w.holds = append(w.holds, out.Held...)
 		switch leg := out.Leg(); {
 		case out.KeptOut:
 			w.count(&out, true)
@@ -121,7 +122,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 	if err != nil && !errors.Is(err, conntrack.ErrNoSockets) {
 		return err
 	}
-	w.held(c.Holds(bound))
+	w.holds = append(w.holds, c.Holds(bound)...)
 	err = table.Entries(ctx, func(e *conntrack.Entry) error {
 		if err := c.Entry(e, &out); err != nil {
 			return err
@@ -153,13 +154,6 @@ type socketFate struct {
 	fate   conntrack.Fate
 	reason conntrack.Reason
 	leg    conntrack.ChangedLeg
-}
-
-// held adds to the commit what is to be refused.
-func (w *liveWork) held(holds []policies.Held) {
-	for _, h := range holds {
-		w.timed = append(w.timed, w.hold(h))
-	}
 }
 
 func (w *liveWork) count(out *conntrack.Changed, socket bool) {
@@ -226,6 +220,16 @@ func (s *session) seed(ctx context.Context, t *transition) error {
 		return fmt.Errorf("make conntrack entries for the host's connections: %w", err)
 	}
 	return nil
+}
+
+// seedBefore is seed before the commit. When others keep changing nf_tables, it
+// is done once: after the commit it is done again in any case.
+func (s *session) seedBefore(ctx context.Context, w *liveWork) error {
+	if w.seeded {
+		return nil
+	}
+	w.seeded = true
+	return s.seed(ctx, w.transition)
 }
 
 // cleared is what was done to live flows after a commit.

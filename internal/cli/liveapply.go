@@ -40,19 +40,22 @@ func liveFlags(c *cli.Context) (mode conntrack.FlushMode, flows int, err error) 
 	return mode, flows, nil
 }
 
-// addLive completes the plan by what it means for live flows.
-func (s *session) addLive(ctx context.Context, p *plan, mode conntrack.FlushMode, flows int) (err error) {
+// addLive completes the plan by what it means for live flows. known is what was
+// found out a moment ago, or nil; it is used if it is about the same step.
+func (s *session) addLive(ctx context.Context, p *plan, mode conntrack.FlushMode, flows int, known *liveWork) (err error) {
 	p.enforced.Flush = mode
 	t := p.sight.transition(p.enforced)
-	if p.live, err = s.judgeFlows(ctx, t, p.sight.snapshot.Table, flows); err != nil {
+	if known != nil && known.same(t) {
+		t.new.Past = known.new.Past
+		p.live = known
+		p.live.transition = t
+	} else if p.live, err = s.judgeFlows(ctx, t, flows); err != nil {
 		return err
 	}
 	t.write()
-	if p.live.unknown != "" {
-		p.notes = append(p.notes, p.live.unknown)
-	}
-	if !t.recorded {
-		p.notes = append(p.notes, "there is no record of the policy that is in force: which live flows it left open is read from the kernel's table")
+	timed := append(t.recompute(p.sight.snapshot.Table), t.window(p.sight.snapshot.Table)...)
+	for _, h := range p.live.holds {
+		timed = append(timed, t.hold(h))
 	}
 	p.generation = p.delta.After()
 	p.cutting, p.switching = nil, nil
@@ -61,14 +64,29 @@ func (s *session) addLive(ctx context.Context, p *plan, mode conntrack.FlushMode
 		p.cutting = compile.Compile(p.policy, compile.Environment{Conntrack: p.conntrack, Closing: closing})
 		target = p.cutting
 	}
-	if p.cutting == nil && len(p.live.timed) == 0 {
+	if p.cutting == nil && len(timed) == 0 {
 		return nil
 	}
-	p.switching, err = apply.Diff(p.sight.snapshot, target, p.live.timed...)
+	p.switching, err = apply.Diff(p.sight.snapshot, target, timed...)
 	if err != nil {
 		return fmt.Errorf("compare the kernel's table with the policy: %w", err)
 	}
 	return nil
+}
+
+// liveNotes say what is not known of live flows.
+func (p *plan) liveNotes() []string {
+	var notes []string
+	if p.live == nil {
+		return nil
+	}
+	if p.live.unknown != "" {
+		notes = append(notes, p.live.unknown)
+	}
+	if !p.live.recorded {
+		notes = append(notes, "which live flows the policy left open that is in force is read from the kernel's table, since there is no record of it")
+	}
+	return notes
 }
 
 // commitDelta is what the commit sends.

@@ -78,7 +78,7 @@ func (p *plan) summary() summaryView {
 func (p *plan) view(verbose bool, applied *bool) planView {
 	v := planView{
 		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
-		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.notes, Warnings: p.warnings,
+		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.allNotes(), Warnings: p.warnings,
 		Settings:  p.settings.views(p.tuned),
 		LiveFlows: p.live.view(), Held: viewHeld(p.sight.snapshot.Table),
 		Diagnostics: viewDiagnostics(p.diagnostics),

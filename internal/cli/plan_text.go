@@ -32,9 +32,9 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 		writeLiveFlows(&b, paint, &p.live.flows)
 	}
 	writeHeld(&b, paint, viewHeld(p.sight.snapshot.Table), verbose)
-	if len(p.notes) > 0 {
+	if notes := p.allNotes(); len(notes) > 0 {
 		fmt.Fprintf(&b, "%s\n", paint.bold("notes"))
-		for _, n := range p.notes {
+		for _, n := range notes {
 			fmt.Fprintf(&b, "  %s\n", clean(n))
 		}
 	}
@@ -52,6 +52,9 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 	_, err := s.Out.Write([]byte(b.String()))
 	return err
 }
+
+// allNotes are the notes about everything.
+func (p *plan) allNotes() []string { return slices.Concat(p.notes, p.liveNotes()) }
 
 // sentence sums the plan up.
 func (p *plan) sentence(paint paint) string {

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"time"
+	"maps"
 
 	"sgc/apply"
 	"sgc/compile"
@@ -74,6 +74,14 @@ func (t *transition) moot() bool {
 		}
 	}
 	return true
+}
+
+// same reports whether two steps are one: to the same policy, from the same
+// state.
+func (t *transition) same(other *transition) bool {
+	return t.new.Policy == other.new.Policy && t.new.Flush == other.new.Flush && maps.Equal(t.new.Conntrack, other.new.Conntrack) &&
+		t.lost == other.lost && t.recorded == other.recorded && (t.old == nil) == (other.old == nil) &&
+		(t.old == nil || t.recorded && t.old.Policy.Digest() == other.old.Policy.Digest() && maps.Equal(t.old.Conntrack, other.old.Conntrack))
 }
 
 // past returns the rules that groups had before old; those of groups that were
@@ -205,6 +213,3 @@ func (t *transition) window(table *apply.Table) []apply.TimedChange {
 	}
 	return changes
 }
-
-// seconds rounds up.
-func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
