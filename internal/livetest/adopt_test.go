@@ -97,9 +97,10 @@ func markStreams(streams ...*bulk) {
 // stall.
 func (s *stand) flowing(when string, streams ...*bulk) {
 	s.t.Helper()
+	end := time.Now().Add(patience)
 	for _, b := range streams {
-		before := b.end.got.Load()
-		if !eventually(func() bool { return b.end.got.Load() > before+20 }) {
+		old := b.end.got.Load()
+		if !before(end, func() bool { return b.end.got.Load() > old+20 }) {
 			s.t.Errorf("%s: %s: the transfer does not go on", when, b.name)
 		}
 		b.end.silent(now() - b.end.last.Load())
@@ -194,6 +195,7 @@ func TestFirstApplyAdoptsSilentFlows(t *testing.T) {
 				pause(true, talks...)
 				time.Sleep(50 * time.Millisecond)
 				s.apply(policy{rules: []string{both(d, "third", "7003", anyone)}})
+				end := time.Now().Add(patience)
 				for _, k := range talks {
 					first, second := &k.far, &k.near
 					if hostFirst {
@@ -201,7 +203,7 @@ func TestFirstApplyAdoptsSilentFlows(t *testing.T) {
 					}
 					heard := second.got.Load()
 					first.paused.Store(false)
-					if !eventually(func() bool { return second.got.Load() > heard+5 }) {
+					if !before(end, func() bool { return second.got.Load() > heard+5 }) {
 						t.Errorf("%s: what the first side sends does not arrive", k.call)
 					}
 				}

@@ -29,15 +29,16 @@ func (s *stand) goOn(when string, talks ...*talk) {
 	s.t.Helper()
 	const more = 10
 	type heard struct{ near, far uint64 }
-	before := map[*talk]heard{}
+	old := map[*talk]heard{}
 	for _, k := range talks {
-		before[k] = heard{k.near.got.Load(), k.far.got.Load()}
+		old[k] = heard{k.near.got.Load(), k.far.got.Load()}
 	}
 	fresh := func(k *talk) heard {
-		return heard{k.near.got.Load() - before[k].near, k.far.got.Load() - before[k].far}
+		return heard{k.near.got.Load() - old[k].near, k.far.got.Load() - old[k].far}
 	}
+	end := time.Now().Add(patience)
 	for _, k := range talks {
-		if !eventually(func() bool { h := fresh(k); return h.near >= more && h.far >= more }) {
+		if !before(end, func() bool { h := fresh(k); return h.near >= more && h.far >= more }) {
 			h := fresh(k)
 			s.t.Errorf("%s: %s: the near end heard %d messages, the far end %d, want more of both; %s", when, k.call, h.near, h.far, s.about(k))
 		}
@@ -170,9 +171,10 @@ func (s *stand) about(k *talk) string {
 // opened it.
 func (s *stand) haveEntries(when string, talks ...*talk) {
 	s.t.Helper()
+	end := time.Now().Add(patience)
 	for _, k := range talks {
 		var e lab.Entry
-		if !eventually(func() (ok bool) { e, ok = s.entry(k); return ok }) {
+		if !before(end, func() (ok bool) { e, ok = s.entry(k); return ok }) {
 			s.t.Errorf("%s: %s: no entry", when, k.call)
 			continue
 		}

@@ -21,7 +21,7 @@ import (
 
 // How long a test waits for what ought to come, and for what ought not to.
 const (
-	patience   = 8 * time.Second
+	patience   = 6 * time.Second
 	impatience = 150 * time.Millisecond
 	// stall is the longest silence that a flow that goes on may have.
 	stall = time.Second
@@ -258,8 +258,11 @@ func nfFamily(f flow.Family) uint32 {
 }
 
 // eventually waits until f is true, and reports whether it ever was.
-func eventually(f func() bool) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+func eventually(f func() bool) bool { return before(time.Now().Add(patience), f) }
+
+// before is eventually with an end that several waits may share.
+func before(end time.Time, f func() bool) bool {
+	for ; time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if f() {
 			return true
 		}

@@ -58,8 +58,9 @@ func (s *stand) idle(talks ...*talk) {
 			s.t.Fatal(err)
 		}
 	}
+	end := time.Now().Add(patience)
 	for _, k := range talks {
-		if !eventually(func() bool { _, there := s.entry(k); return !there }) {
+		if !before(end, func() bool { _, there := s.entry(k); return !there }) {
 			s.t.Fatalf("%s: the entry does not end", k.call)
 		}
 	}
