@@ -490,7 +490,9 @@ func TestFlowsOfTwoLegs(t *testing.T) {
 	openInside := func() *policies.Policy {
 		return only(r.rule("in", flow.Egress, hidden, k.family.Any()), r.rule("back", flow.Ingress, []flow.PortRange{flow.AllPorts}, k.family.Any()))
 	}
-	trackedInside := func() *policies.Policy { return only(r.rule("in", flow.Egress, hidden, netip.MustParsePrefix("172.17.0.0/16"))) }
+	trackedInside := func() *policies.Policy {
+		return only(r.rule("in", flow.Egress, hidden, netip.MustParsePrefix("172.17.0.0/16")))
+	}
 	for _, tc := range []struct {
 		name     string
 		old, new *Enforced
