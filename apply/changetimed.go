@@ -46,8 +46,13 @@ func (k *Kernel) ChangeTimed(ctx context.Context, table *ruleset.Table, changes 
 		return Generations{}, err
 	}
 	defer c.close() // the kernel has answered, or the error says that it has not
+	blind := true
 	for attempt := 1; ; attempt++ {
-		g, err := c.changeTimed(ctx, table, sets, attempt < timedAttempts)
+		g, err := c.changeTimed(ctx, table, sets, attempt < timedAttempts, blind)
+		if blind && errors.Is(err, unix.EEXIST) {
+			blind = false
+			continue
+		}
 		again := errors.Is(err, ErrChanged) || errors.Is(err, errInterrupted)
 		if err == nil || !again || attempt >= timedAttempts {
 			if err != nil {
@@ -64,14 +69,15 @@ func (k *Kernel) ChangeTimed(ctx context.Context, table *ruleset.Table, changes 
 }
 
 // changeTimed makes one attempt; a bound one fails with ErrChanged if somebody
-// else changes nf_tables meanwhile.
-func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*ruleset.Set][]TimedChange, bound bool) (Generations, error) {
+// else changes nf_tables meanwhile, a blind one with EEXIST if something that it
+// puts in is in a large set already.
+func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*ruleset.Set][]TimedChange, bound, blind bool) (Generations, error) {
 	var g Generations
 	generation, err := c.generation(ctx)
 	if err != nil {
 		return g, explain(err)
 	}
-	live, err := c.timedSets(ctx, table.Name, sets)
+	live, err := c.timedSets(ctx, table.Name, sets, blind)
 	if err != nil {
 		return g, explain(err)
 	}
@@ -82,9 +88,11 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 		if len(sets[s]) == 0 {
 			continue
 		}
-		plan, err := planTimed(s, live[s], sets[s])
-		if err != nil {
-			return g, err
+		plan := planBlind(s, sets[s])
+		if have := live[s]; have != nil {
+			if plan, err = planTimed(s, have, sets[s]); err != nil {
+				return g, err
+			}
 		}
 		p.sets = append(p.sets, setPlan{want: s, timed: plan})
 	}
@@ -93,10 +101,11 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 	p.end()
 	g.From, g.To = generation, generation
 	for _, b := range p.delta.batches {
-		parts, err := c.cut(b, generation, bound)
+		room, err := c.room(len(b.message.buf) + touchSize)
 		if err != nil {
 			return g, err
 		}
+		parts := b.cut(room, generation, bound)
 		for _, part := range parts {
 			if err := c.send(context.WithoutCancel(ctx), part); err != nil {
 				return Generations{}, err
@@ -110,8 +119,13 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 	return g, nil
 }
 
-// timedSets reads sets with their elements.
-func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Set][]TimedChange) (map[*ruleset.Set]*Set, error) {
+// manyElements is how many elements a set has at least that is not read if it can be
+// done without: the kernel walks over all of a hash table for every datagram.
+const manyElements = 1000
+
+// timedSets reads sets with their elements; with blind, there is none for large
+// sets of single keys.
+func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Set][]TimedChange, blind bool) (map[*ruleset.Set]*Set, error) {
 	live := make(map[*ruleset.Set]*Set, len(sets))
 	for want := range sets {
 		b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *message) {
@@ -131,6 +145,10 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 		if !have.timed() || !sameSet(have, want) {
 			return nil, fmt.Errorf("set %s of table inet %s is not as it was made: the kernel holds %s", want.Name, table, setText(have))
 		}
+		if blind && !want.Interval && have.count >= manyElements {
+			live[want] = nil
+			continue
+		}
 		list := newTimedReader(have)
 		if err := c.elements(ctx, table, want.Name, func(int) {}, list.element); err != nil {
 			return nil, fmt.Errorf("elements of set %s: %w", want.Name, err)
@@ -141,16 +159,26 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 	return live, nil
 }
 
-// cut returns a transaction as those that the socket takes, each bound to the
-// generation that the one before it leaves, or all to none.
-func (c *conn) cut(b *batch, generation uint32, bound bool) ([]*batch, error) {
-	room := len(b.message.buf) + touchSize
-	if err := c.reserve(room); err != nil {
-		size, serr := c.socket.WriteBuffer()
-		if room = size - sendOverhead; serr != nil || room < 2*maxElements {
-			return nil, err
-		}
+// room makes the send buffer as large as a transaction of n bytes needs, and
+// returns how much of that it takes at once.
+func (c *conn) room(n int) (int, error) {
+	err := c.reserve(n)
+	if err == nil {
+		return n, nil
 	}
+	size, serr := c.socket.WriteBuffer()
+	if serr != nil {
+		return 0, errors.Join(err, serr)
+	}
+	if size -= sendOverhead; size < 2*maxElements {
+		return 0, err
+	}
+	return size, nil
+}
+
+// cut returns a transaction as several of at most so many bytes, each bound to
+// the generation that the one before it leaves, or all to none.
+func (b *batch) cut(room int, generation uint32, bound bool) []*batch {
 	var out []*batch
 	var at *batch
 	for i, o := range b.operations {
@@ -175,5 +203,5 @@ func (c *conn) cut(b *batch, generation uint32, bound bool) ([]*batch, error) {
 	if at != nil {
 		at.close()
 	}
-	return out, nil
+	return out
 }

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -41,7 +42,12 @@ func TestDeltaTurnsOneTableIntoTheOther(t *testing.T) {
 			t.Helper()
 			t.Fatalf("SGC_SEED=%d step %d: %s\nfrom\n%s\nto\n%s", seed, step, fmt.Sprintf(format, args...), textOrNothing(t, a), textOrNothing(t, b))
 		}
-		d, err := Diff(l.snapshot(), b)
+		have := l.snapshot()
+		var timed []TimedChange
+		if b != nil {
+			timed = (&generator{r, b}).timedChanges()
+		}
+		d, err := Diff(have, b, timed...)
 		if err != nil {
 			fail("%v", err)
 		}
@@ -49,10 +55,19 @@ func TestDeltaTurnsOneTableIntoTheOther(t *testing.T) {
 			fail("%v", err)
 		}
 		s := l.snapshot()
+		if s.Generation != d.After() {
+			fail("generation %d, not %d", s.Generation, d.After())
+		}
+		if got, want := timedElements(s), expectedElements(have, s, d, timed); !maps.Equal(got, want) {
+			fail("timed elements %v, want %v, after %v", got, want, timed)
+		}
 		if again, err := Diff(s, b); err != nil || !again.Empty() {
 			fail("not done: %v\n%s", err, changesText(again))
 		}
 		if step%10 == 0 && b != nil {
+			if _, err := l.kernel.ChangeTimed(context.Background(), b, removeAll(s)); err != nil {
+				fail("%v", err)
+			}
 			fresh := newLab(t)
 			fresh.apply(b)
 			if got, want := l.list(), fresh.list(); got != want {
@@ -61,6 +76,61 @@ func TestDeltaTurnsOneTableIntoTheOther(t *testing.T) {
 		}
 		a = b
 	}
+}
+
+// timedElements returns the timed elements of a table with their times to live,
+// by set and key.
+func timedElements(s *Snapshot) map[[3]string]time.Duration {
+	out := map[[3]string]time.Duration{}
+	if s.Table == nil {
+		return out
+	}
+	for _, set := range s.Table.Sets {
+		for _, e := range set.Timed {
+			out[[3]string{set.Name, e.First, e.Last}] = e.Timeout
+		}
+	}
+	return out
+}
+
+// removeAll returns the changes that empty the timed sets.
+func removeAll(s *Snapshot) []TimedChange {
+	var out []TimedChange
+	for _, set := range s.Table.Sets {
+		out = append(out, takeOut(set.Name, set.Timed...)...)
+	}
+	return out
+}
+
+// expectedElements returns what timedElements finds after a commit: what was
+// there, in the sets that are none that were made anew, and what changed.
+func expectedElements(before, now *Snapshot, d *Delta, timed []TimedChange) map[[3]string]time.Duration {
+	out := timedElements(before)
+	for key := range out {
+		if now.Table == nil || now.Table.Set(key[0]) == nil {
+			delete(out, key)
+		}
+	}
+	for c := range d.Changes() {
+		anew := c.Kind == TableKind || c.Kind == SetKind && c.Action != Add
+		for key := range out {
+			if anew && (c.Kind == TableKind || key[0] == c.Name) {
+				delete(out, key)
+			}
+		}
+	}
+	for _, c := range timed {
+		if key := [3]string{c.Set, c.Element.First, c.Element.Last}; c.Remove {
+			delete(out, key)
+		}
+	}
+	for _, c := range timed {
+		key := [3]string{c.Set, c.Element.First, c.Element.Last}
+		if _, there := out[key]; !c.Remove && !there {
+			out[key] = c.Element.Timeout
+		}
+	}
+	return out
 }
 
 func textOrNothing(t *testing.T, table *ruleset.Table) string {

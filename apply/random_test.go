@@ -28,6 +28,14 @@ func randomTable(r *rand.Rand) *ruleset.Table {
 			g.set(fmt.Sprintf("s%d", i))
 		}
 	}
+	for i := range 3 {
+		if r.IntN(3) > 0 {
+			g.timed(fmt.Sprintf("t%d", i))
+		}
+		if r.IntN(3) > 0 {
+			g.timeout(fmt.Sprintf("o%d", i))
+		}
+	}
 	for i, c := range g.table.Chains {
 		g.rules(c, g.table.Chains[i+1:])
 	}
@@ -122,6 +130,59 @@ func (g *generator) set(name string) {
 	g.table.Sets = append(g.table.Sets, s)
 }
 
+// timed adds a timed set, of addresses or of ranges of addresses and ports.
+func (g *generator) timed(name string) {
+	s := &ruleset.Set{Name: name, Comment: g.comment(), Timed: true, Key: []ruleset.Type{ruleset.IPv4Addr}}
+	switch g.IntN(3) {
+	case 0:
+		s.Key = []ruleset.Type{ruleset.IPv4Addr, ruleset.InetService}
+	case 1:
+		s.Key, s.Interval = []ruleset.Type{ruleset.IPv4Addr, ruleset.InetService}, true
+	}
+	g.table.Sets = append(g.table.Sets, s)
+}
+
+func (g *generator) timeout(name string) {
+	t := tcpTimeout(name, 60+g.IntN(2))
+	if g.IntN(2) == 0 {
+		t = udpTimeout(name, 30, 120+g.IntN(2))
+	}
+	g.table.Timeouts = append(g.table.Timeouts, t)
+}
+
+// timedChanges puts elements into the timed sets of a table and takes others
+// out, of few keys each. Ranges have an address each.
+func (g *generator) timedChanges() []TimedChange {
+	var out []TimedChange
+	for _, s := range g.table.Sets {
+		if !s.Timed {
+			continue
+		}
+		for n := range uint32(6) {
+			e := ruleset.TimedElement{Timeout: time.Duration(1+g.IntN(3)) * time.Hour}
+			key := string(binary.BigEndian.AppendUint32(nil, n))
+			e.First, e.Last = key, key
+			if len(s.Key) == 2 {
+				e.First = ruleset.Concat(key, ruleset.PortKey(5))
+				e.Last = e.First
+				if s.Interval {
+					e.Last = ruleset.Concat(key, ruleset.PortKey(9))
+				}
+			}
+			if g.IntN(4) == 0 {
+				e.Comment = "c"
+			}
+			if g.IntN(3) == 0 {
+				out = append(out, TimedChange{Set: s.Name, Remove: true, Element: e})
+			}
+			if g.IntN(3) == 0 {
+				out = append(out, TimedChange{Set: s.Name, Element: e})
+			}
+		}
+	}
+	return out
+}
+
 // last are the chains that only maps and earlier chains refer to.
 func (g *generator) last() []*ruleset.Chain {
 	for i, c := range g.table.Chains {
@@ -141,6 +202,14 @@ func (g *generator) rules(c *ruleset.Chain, later []*ruleset.Chain) {
 			r.Statements = append(r.Statements, ruleset.MatchPrefix{Field: ruleset.IPSource, Prefix: p})
 		case 1:
 			r.Statements = append(r.Statements, ruleset.MatchState{State: ruleset.CtEstablished})
+			if n := len(g.table.Timeouts); n > 0 && g.IntN(2) == 0 {
+				o := g.table.Timeouts[g.IntN(n)]
+				r.Statements = []ruleset.Statement{
+					ruleset.Match{Field: ruleset.NFProtocol, Value: ruleset.NFProtoKey(o.Family)},
+					ruleset.Match{Field: ruleset.L4Protocol, Value: ruleset.ProtoKey(o.Protocol)},
+					ruleset.SetTimeout{Object: o.Name},
+				}
+			}
 		case 2:
 			if s := g.use(c); s != nil {
 				r.Statements = append(r.Statements, s)
@@ -166,6 +235,9 @@ func (g *generator) use(c *ruleset.Chain) ruleset.Statement {
 		field = ruleset.DestPort
 	}
 	fields := []ruleset.Field{field}
+	if len(s.Key) == 2 {
+		fields = append(fields, ruleset.DestPort)
+	}
 	switch {
 	case s.Dynamic:
 		return ruleset.Update{Fields: fields, Set: s.Name, Timeout: s.Timeout}

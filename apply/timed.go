@@ -45,6 +45,9 @@ type timedChanges struct {
 	added []addedElement
 	// catchAll says that the element "*" goes.
 	catchAll bool
+	// blind says that the set was not read: what is removed may not be there, and
+	// what is added is refused if it is.
+	blind bool
 }
 
 // addedElement is an element that is put in; there says that it was there when
@@ -100,6 +103,24 @@ func planTimed(set *ruleset.Set, have *Set, changes []TimedChange) (*timedChange
 		comes[key] = true
 	}
 	return c, checkOverlap(set, comes)
+}
+
+// planBlind is planTimed for a set whose elements are not known.
+func planBlind(set *ruleset.Set, changes []TimedChange) *timedChanges {
+	c := &timedChanges{set: set, blind: true}
+	comes := map[span]bool{}
+	for _, change := range changes {
+		e := change.Element
+		key := span{e.First, e.Last}
+		switch {
+		case change.Remove:
+			c.removed = append(c.removed, e)
+		case !comes[key]:
+			comes[key] = true
+			c.added = append(c.added, addedElement{TimedElement: e})
+		}
+	}
+	return c
 }
 
 // drift adds what somebody put into the set to stay for ever to what goes.

@@ -23,7 +23,7 @@ const (
 )
 
 func (p *planner) removeTimed(c *timedChanges) {
-	w := p.timedWriter(destroySetElement, Remove, c.set)
+	w := p.elementWriter(destroySetElement, 0, Remove, c.set)
 	w.op.destroys, w.op.idle = true, true
 	if c.catchAll {
 		w.catchAll()
@@ -35,7 +35,12 @@ func (p *planner) removeTimed(c *timedChanges) {
 }
 
 func (p *planner) addTimed(c *timedChanges) {
-	w := p.timedWriter(unix.NFT_MSG_NEWSETELEM, Add, c.set)
+	// What is there already is no error, unless it is not known what is there.
+	flags := unix.NLM_F_CREATE
+	if c.blind {
+		flags = create
+	}
+	w := p.elementWriter(unix.NFT_MSG_NEWSETELEM, flags, Add, c.set)
 	w.op.idle = true
 	for i := range c.added {
 		e := &c.added[i]
@@ -70,15 +75,6 @@ func (b *batch) touch() {
 		m.str(unix.NFTA_CHAIN_NAME, touched)
 		m.finish()
 	}
-}
-
-func (p *planner) timedWriter(typ int, action Action, set *ruleset.Set) *elementWriter {
-	flags := 0
-	if action == Add {
-		// What is there already is no error, so NLM_F_EXCL is not among them.
-		flags = unix.NLM_F_CREATE
-	}
-	return p.elementWriter(typ, flags, action, set)
 }
 
 // catchAll appends the element "*".
