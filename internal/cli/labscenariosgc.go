@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
 	"sgc/apply"
+	"sgc/conntrack"
 	"sgc/internal/scenario"
 	"sgc/policies"
 )
@@ -32,18 +31,19 @@ func (labEnforcer) at(place scenario.Place, told io.Writer) *session {
 }
 
 // Apply is sgc apply --auto-approve.
-func (e labEnforcer) Apply(ctx context.Context, at scenario.Place, path string, policy *policies.Loaded, flush string) error {
-	if flush != "" && flush != "cloud" {
-		return fmt.Errorf("flush = %q: this version of sgc apply has no --flush", flush)
+func (e labEnforcer) Apply(ctx context.Context, at scenario.Place, path string, loaded *policies.Loaded, flush string) error {
+	var mode conntrack.FlushMode
+	if flush != "" {
+		if err := mode.UnmarshalText([]byte(flush)); err != nil {
+			return err
+		}
 	}
 	var told bytes.Buffer
 	s := e.at(at, &told)
-	// The load's own list stays as it is: a policy may be applied several times.
-	loaded := &policies.Loaded{Policy: policy.Policy, Diagnostics: slices.Clone(policy.Diagnostics), Files: policy.Files}
 	err := s.checkEnforceable(loaded, false)
 	if err == nil {
 		err = s.change(ctx, labLockWait, func(h *host) error {
-			return s.converge(ctx, h, loaded, applyOptions{Path: path, AutoApprove: true})
+			return s.converge(ctx, h, loaded, applyOptions{Path: path, AutoApprove: true, Flush: mode})
 		})
 	}
 	return reported(err, &told)

@@ -97,7 +97,7 @@ func speedLines(r *scenario.Result) []string {
 	if r.Timeline.Speed <= 1 {
 		return nil
 	}
-	lines := []string{fmt.Sprintf("%d times faster: waits and intervals are divided by %d, and so are conntrack's timeouts, in whole seconds:", r.Timeline.Speed, r.Timeline.Speed)}
+	lines := []string{fmt.Sprintf("%d times faster: waits, intervals and idle timeouts are divided by %d. Timeouts in whole seconds:", r.Timeline.Speed, r.Timeline.Speed)}
 	var parts []string
 	for _, name := range shownTimeouts {
 		for _, t := range r.Timeouts {

@@ -85,15 +85,23 @@ type judgement struct {
 	e           *Expectation
 	p           *player
 	from, end   time.Duration
-	entry       *lab.Entry
 	explanation []string
+	// entry is nil for none; looked says that it was looked for.
+	entry  *lab.Entry
+	looked bool
 }
 
 // judgement keeps what an expectation needs to know of the present moment.
-func (r *Run) judgement(e *Expectation, s *Step, end time.Duration, entries []lab.Entry) *judgement {
+func (r *Run) judgement(e *Expectation, s *Step, end time.Duration) *judgement {
 	p := r.named(e.Flow)
-	return &judgement{r, e, p, r.from(e, s, p), end, p.entryIn(entries), r.policyOf(p)}
+	return &judgement{run: r, e: e, p: p, from: r.from(e, s, p), end: end, explanation: r.policyOf(p)}
 }
+
+// asksForEntry reports whether the expectation is one of conntrack, too.
+func (e *Expectation) asksForEntry() bool { return e.Tracked != nil || e.Timeout != 0 }
+
+// look finds the flow's entry.
+func (j *judgement) look(entries []lab.Entry) { j.entry, j.looked = j.p.entryIn(entries), true }
 
 // cutoff is until when a packet may have passed. What should not pass may do so
 // only as long as nothing has changed.
@@ -132,7 +140,7 @@ func (j *judgement) verdict() Verdict {
 	}
 	v.Seen = p.seen(&c)
 	problems := []string{problem}
-	if e.Tracked != nil || e.Timeout != 0 {
+	if e.asksForEntry() {
 		problems = append(problems, j.entryProblem())
 	}
 	for _, problem := range problems {
@@ -147,9 +155,19 @@ func (j *judgement) verdict() Verdict {
 	return v
 }
 
-// explain adds what the policy says of the flow, and its conntrack entry.
+// explain adds what the policy says of the flow, and its conntrack entry: that
+// of now, if nobody asked for it before.
 func (j *judgement) explain(v *Verdict) {
-	v.Policy, v.Entry = j.explanation, "no entry of it"
+	v.Policy = j.explanation
+	if !j.looked {
+		entries, err := j.run.witness.Entries()
+		if err != nil {
+			v.Entry = err.Error()
+			return
+		}
+		j.look(entries)
+	}
+	v.Entry = "no entry of it"
 	if j.entry != nil {
 		v.Entry = j.entry.String()
 	}
@@ -289,17 +307,10 @@ func (p *player) seen(c *counts) string {
 		}
 		parts = append(parts, text)
 	}
-	if c.first > 1 && c.first <= c.sent[Opener] {
-		parts = append(parts, fmt.Sprintf("number %d is the first of them", c.first))
+	if c.first > c.firstSent {
+		parts = append(parts, fmt.Sprintf("the first of them is number %d", c.first))
 	}
 	return strings.Join(parts, "; ")
-}
-
-// timeout is what the kernel has for a timeout of the scenario, in whole
-// seconds.
-func (r *Run) timeout(d time.Duration) time.Duration {
-	d = r.real(d)
-	return (d + time.Second - 1).Truncate(time.Second)
 }
 
 // entryProblem returns what is wrong with the flow's entry, "" for nothing.
@@ -332,12 +343,12 @@ func (r *Run) judgeCounter(c *Counter) (Verdict, error) {
 	}
 	v := Verdict{At: c.At, Flow: c.Rule}
 	if c.Packets != nil {
-		v.Expected = fmt.Sprintf("%d packets let through by the rule itself", *c.Packets)
+		v.Expected = fmt.Sprintf("the rule itself lets through %d", *c.Packets)
 	} else {
-		v.Expected = fmt.Sprintf("at least %d packets let through by the rule itself", c.AtLeast)
+		v.Expected = fmt.Sprintf("the rule itself lets through at least %d", c.AtLeast)
 	}
 	n, counted := counts[c.Rule]
-	v.Seen = fmt.Sprintf("%d", n)
+	v.Seen = fmt.Sprintf("it let through %d", n)
 	if !counted {
 		v.Seen = "the kernel does not count this rule"
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sgc/internal/lab"
@@ -23,6 +24,9 @@ type player struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
+	// limit is the number of packets that the opener may send for now, 0 for no
+	// limit.
+	limit atomic.Int64
 	// responding starts the responder's sending once.
 	responding sync.Once
 	// closers end what blocks.
@@ -85,7 +89,7 @@ func (p *player) stop() {
 func (p *player) pace(side Side, count int, open bool, send func(message) error) {
 	next := time.Now()
 	for n := 0; count == 0 || n < count; n++ {
-		if !sleepUntil(p.ctx, next) {
+		if !sleepUntil(p.ctx, next) || !p.mayGoOn(side) {
 			return
 		}
 		p.run.gate.RLock()
@@ -105,6 +109,21 @@ func (p *player) pace(side Side, count int, open bool, send func(message) error)
 			next = now.Add(p.interval)
 		}
 	}
+}
+
+// mayGoOn waits while the side has sent as much as it may for now; it is false
+// when the flow has ended.
+func (p *player) mayGoOn(side Side) bool {
+	for side == Opener {
+		limit := p.limit.Load()
+		if limit == 0 || int64(p.sentBy(Opener)) < limit {
+			break
+		}
+		if !sleepUntil(p.ctx, time.Now().Add(lookEvery)) {
+			return false
+		}
+	}
+	return true
 }
 
 func sleepUntil(ctx context.Context, at time.Time) bool {

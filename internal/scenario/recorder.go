@@ -119,8 +119,9 @@ type counts struct {
 	// sent and passed count the packets of each side, failed those that the
 	// sender's kernel did not take.
 	sent, passed, failed [2]int
-	// first is the number of the opener's first packet that passed, 0 for none.
-	first int
+	// firstSent is the number of the opener's first packet, and first that of the
+	// first that passed; 0 for none.
+	firstSent, first int
 	// before says that a packet that was sent before the window passed.
 	before bool
 	// lastSent is when the last packet of either side was sent.
@@ -146,6 +147,9 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		}
 		c.sent[p.Side]++
 		c.lastSent = p.Sent
+		if p.Side == Opener && c.firstSent == 0 {
+			c.firstSent = p.Seq
+		}
 		if passed {
 			c.passed[p.Side]++
 			if p.Side == Opener && c.first == 0 {

@@ -1,0 +1,77 @@
+package scenario
+
+import (
+	"slices"
+	"time"
+
+	"sgc/internal/lab"
+	"sgc/policies"
+)
+
+// scaled divides a timeout by the speed, rounded up to what the kernel counts:
+// whole seconds. 0, which stands for no timeout of one's own, stays.
+func scaled(d time.Duration, speed int) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	d = (d + time.Duration(speed) - 1) / time.Duration(speed)
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// timeout is what the kernel has for a timeout of the scenario.
+func (r *Run) timeout(d time.Duration) time.Duration { return scaled(d, r.speed) }
+
+// scalePolicy returns the policy with its idle timeouts divided by the speed. An
+// interface that leaves them to the language gets the language's, divided.
+func scalePolicy(p *policies.Policy, speed int) *policies.Policy {
+	if speed <= 1 {
+		return p
+	}
+	out := *p
+	out.Interfaces = slices.Clone(p.Interfaces)
+	for n, i := range p.Interfaces {
+		block, t := *i, i.EffectiveTimeouts()
+		block.Timeouts = &policies.Timeouts{
+			TCPEstablished: scaled(t.TCPEstablished, speed), UDP: scaled(t.UDP, speed), UDPStream: scaled(t.UDPStream, speed),
+		}
+		block.AlwaysTrack = slices.Clone(i.AlwaysTrack)
+		for m, a := range i.AlwaysTrack {
+			peers := *a
+			peers.TCPEstablished, peers.UDPStream = scaled(a.TCPEstablished, speed), scaled(a.UDPStream, speed)
+			block.AlwaysTrack[m] = &peers
+		}
+		out.Interfaces[n] = &block
+	}
+	if c := p.Host.Conntrack; c != nil {
+		conntrack := *c
+		conntrack.ICMPTimeout, conntrack.GenericTimeout = scaled(c.ICMPTimeout, speed), scaled(c.GenericTimeout, speed)
+		out.Host.Conntrack = &conntrack
+	}
+	return &out
+}
+
+// scalePolicyOf is scalePolicy for what a load returned.
+func scalePolicyOf(l *policies.Loaded, speed int) *policies.Loaded {
+	return &policies.Loaded{Policy: scalePolicy(l.Policy, speed), Diagnostics: slices.Clone(l.Diagnostics), Files: l.Files}
+}
+
+// timeouts are what the speed made of the idle timeouts that the managed host
+// has under the scenario's first policy, which sets some of the kernel's.
+func (r *Run) timeouts() []lab.Timeout {
+	out := slices.Clone(r.scaled)
+	i := slices.IndexFunc(r.scenario.Policies, func(p *Policy) bool { return len(p.Loaded.Policy.Interfaces) > 0 })
+	if i < 0 {
+		return out
+	}
+	t := r.scenario.Policies[i].Loaded.Policy.HostTimeouts()
+	set := map[string]time.Duration{"tcp_established": t.TCPEstablished, "udp": t.UDP, "udp_stream": t.UDPStream}
+	if c := r.scenario.Policies[i].Loaded.Policy.Host.Conntrack; c != nil {
+		set["icmp"], set["icmpv6"], set["generic"] = c.ICMPTimeout, c.ICMPTimeout, c.GenericTimeout
+	}
+	for n := range out {
+		if d := set[out[n].Name]; d > 0 {
+			out[n].Was, out[n].Is = int(d/time.Second), int(r.timeout(d)/time.Second)
+		}
+	}
+	return out
+}
