@@ -46,7 +46,30 @@ type Change struct {
 	past  *policies.PastJudge
 	// managed are the names of the links that both policies govern, sorted.
 	managed []string
+	// links is what is known of the links that flows crossed.
+	links map[string]*changedLink
+	last  *changedLink
 }
+
+// changedLink is what both policies say of all flows on a link, by family.
+type changedLink struct {
+	name string
+	// wasOpen says how to find out whether a flow was open.
+	wasOpen [len(flow.Families)]openBefore
+	// oldKeeps and newKeeps say that each side keeps those open flows out of
+	// conntrack that end on the host.
+	oldKeeps, newKeeps [len(flow.Families)]bool
+}
+
+// openBefore says how to find out whether a flow was open.
+type openBefore uint8
+
+const (
+	neverOpen openBefore = iota
+	// openAsNow: the new policy leaves the same flows open.
+	openAsNow
+	askOpen
+)
 
 // side is one of the two policies.
 type side struct {
@@ -58,7 +81,10 @@ func newSide(e *Enforced) *side { return &side{policies.NewJudge(e.Policy), e.Co
 
 // NewChange indexes both policies.
 func NewChange(o ChangeOptions) *Change {
-	c := &Change{routes: o.Routes, openers: o.Openers, new: newSide(o.New), flush: o.Flush, lost: o.Lost}
+	c := &Change{
+		routes: o.Routes, openers: o.Openers, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
+		links: map[string]*changedLink{},
+	}
 	if o.Old == nil {
 		return c
 	}
@@ -89,8 +115,8 @@ type ChangedLeg struct {
 	// the packet's direction; see DeniedBack for the other one.
 	Old, New policies.Standing
 	// wasOpen says that the old policy called the flow open, keptOut that its
-	// rules kept it out of conntrack.
-	wasOpen, keptOut bool
+	// rules kept it out of conntrack, keepsOut that the new ones do.
+	wasOpen, keptOut, keepsOut bool
 }
 
 // Changed is what becomes of one flow.
@@ -183,34 +209,43 @@ func (c *Change) sum(out *Changed, n int) {
 			out.Fate, out.Reason = l.Fate, l.Reason
 		}
 		out.KeptOut = out.KeptOut || l.keptOut
-		out.Delete = out.Delete || l.Fate == Cut || c.new.keepsOut(&l.Packet, &l.New)
+		out.Delete = out.Delete || l.Fate == Cut || l.keepsOut
 	}
 }
 
-// keepsOut reports whether the rules of the side keep the packet's flow out of
-// conntrack: by its ports, whatever other rule may allow it. standing is the
-// side's word on the packet.
-func (s *side) keepsOut(p *flow.Packet, standing *policies.Standing) bool {
-	switch standing.Class {
-	case policies.Untracked:
-	case policies.Exempt:
-		// Nothing judges it, but its ports may be open all the same.
-		if !s.judge.Open(p) {
-			return false
+// link returns what is known of a link.
+func (c *Change) link(name string) *changedLink {
+	if c.last != nil && c.last.name == name {
+		return c.last
+	}
+	l := c.links[name]
+	if l == nil {
+		l = &changedLink{name: name}
+		for i, f := range flow.Families {
+			l.newKeeps[i] = c.new.keepsOut(name, f)
+			if c.old == nil {
+				continue
+			}
+			l.oldKeeps[i] = !c.lost && c.old.keepsOut(name, f)
+			switch {
+			case !c.old.judge.Opens(name, f):
+			case c.same || c.old.judge.OpensAs(c.new.judge, name, f):
+				l.wasOpen[i] = openAsNow
+			default:
+				l.wasOpen[i] = askOpen
+			}
 		}
-	default:
-		return false
+		c.links[name] = l
 	}
-	return s.mayKeepOut(p)
+	c.last = l
+	return l
 }
 
-// mayKeepOut is keepsOut for a packet whose flow is known to be open.
-func (s *side) mayKeepOut(p *flow.Packet) bool {
-	if p.Forwarded || s.conntrack[p.Family()] != "" {
-		return false
-	}
-	i := s.judge.Interface(p.Interface)
-	return i != nil && !i.NotrackOff
+// keepsOut reports whether the rules of the side keep open flows that end on the
+// host out of conntrack: by their ports, whatever other rule may allow them.
+func (s *side) keepsOut(name string, f flow.Family) bool {
+	i := s.judge.Interface(name)
+	return i != nil && !i.NotrackOff && s.conntrack[f] == ""
 }
 
 // judge finds the fate of a leg. It asks as little as it can: nearly all flows
@@ -218,24 +253,33 @@ func (s *side) mayKeepOut(p *flow.Packet) bool {
 func (c *Change) judge(l *ChangedLeg) {
 	p := &l.Packet
 	l.New = c.new.judge.Standing(p)
-	l.Old, l.Fate, l.Reason, l.wasOpen, l.keptOut = policies.Standing{}, Stays, NoReason, false, false
-	revoked := l.New.Class == policies.None
+	l.Old, l.Fate, l.Reason = policies.Standing{}, Stays, NoReason
+	l.wasOpen, l.keptOut, l.keepsOut = false, false, false
 	if l.New.Class == policies.Unmanaged {
 		l.Fate = Elsewhere
 		return
 	}
+	link, family := c.link(p.Interface), 0
+	if p.Source.Is6() {
+		family = 1
+	}
+	// Nothing judges what is exempt, but its ports may be open all the same.
+	isOpen := l.New.Class == policies.Untracked || l.New.Class == policies.Exempt && c.new.judge.Open(p)
+	l.keepsOut = isOpen && !p.Forwarded && link.newKeeps[family]
+	revoked := l.New.Class == policies.None
 	if c.old == nil {
 		if revoked {
 			l.Fate, l.Reason = Lingers, Adopted
 		}
 		return
 	}
-	if c.same && l.New.Class != policies.Exempt {
-		l.wasOpen = l.New.Class == policies.Untracked
-	} else {
+	switch link.wasOpen[family] {
+	case openAsNow:
+		l.wasOpen = isOpen
+	case askOpen:
 		l.wasOpen = c.old.judge.Open(p)
 	}
-	l.keptOut = l.wasOpen && !c.lost && c.old.mayKeepOut(p)
+	l.keptOut = l.wasOpen && !p.Forwarded && link.oldKeeps[family]
 	switch {
 	case revoked:
 		l.Old = c.old.judge.Standing(p)

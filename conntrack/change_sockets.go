@@ -43,7 +43,7 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	// refused by the kernel as there already.
 	out.Delete = false
 	unsure := c.old == nil || c.lost || c.old.judge.Interface(name) == nil
-	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !c.new.keepsOut(&l.Packet, &l.New)
+	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !l.keepsOut
 	if out.Fate == Cut && s.Protocol == flow.UDP {
 		out.Held = append(out.Held, policies.HoldFlow(&l.Packet, s.Local))
 	}

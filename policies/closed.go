@@ -91,6 +91,47 @@ func (a *attachment) openPorts(opened flow.Direction, protocol flow.Protocol, f 
 	return mergePorts(ports)
 }
 
+// Opens reports whether the policy leaves any flow of the family open on an
+// interface.
+func (j *Judge) Opens(name string, f flow.Family) bool {
+	a := j.attachment(name)
+	return a != nil && a.opens(f)
+}
+
+func (a *attachment) opens(f flow.Family) bool {
+	for _, opened := range flow.Directions {
+		for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP} {
+			if len(a.openPorts(opened, protocol, f)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// OpensAs reports whether both policies leave the same flows of the family open
+// on an interface: what Open says of a packet, it says under both. It may be
+// false where they do so in different words.
+func (j *Judge) OpensAs(other *Judge, name string, f flow.Family) bool {
+	a, b := j.attachment(name), other.attachment(name)
+	switch {
+	case a == nil || b == nil:
+		return (a == nil || !a.opens(f)) && (b == nil || !b.opens(f))
+	case !slices.EqualFunc(a.alwaysTrack, b.alwaysTrack, func(x, y trackedPeers) bool {
+		return slices.Equal(x.addresses.of(f), y.addresses.of(f))
+	}):
+		return false
+	}
+	for _, opened := range flow.Directions {
+		for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP} {
+			if !slices.Equal(a.openPorts(opened, protocol, f), b.openPorts(opened, protocol, f)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // BoundPort is a UDP port of the host to which a socket without a peer is bound.
 type BoundPort struct {
 	// Interface is the name of an interface on which the port may be reached.

@@ -220,3 +220,52 @@ func TestHoldsOfBoundPorts(t *testing.T) {
 		})
 	}
 }
+
+// Policies that say that they leave the same open do, packet by packet.
+func TestOpensAs(t *testing.T) {
+	same, differ, opens := 0, 0, 0
+	for seed := range uint64(400) {
+		r := corpus.Seeded(seed)
+		options := corpus.Options{Interfaces: []string{"e*", "eth0", "eth1"}, AlwaysTrack: true}
+		old, new := corpus.Policy(r, options), corpus.Policy(corpus.Seeded(seed), options)
+		switch r.IntN(3) {
+		case 0: // as it is
+		case 1: // without a rule
+			g := new.Groups[r.IntN(len(new.Groups))]
+			if len(g.Rules) > 0 {
+				n := r.IntN(len(g.Rules))
+				g.Rules = slices.Delete(g.Rules, n, n+1)
+			}
+		case 2: // with other peers that are always tracked, and other groups
+			i, j := new.Interfaces[0], new.Interfaces[len(new.Interfaces)-1]
+			i.AlwaysTrack, j.AlwaysTrack, i.Groups = j.AlwaysTrack, i.AlwaysTrack, j.Groups
+		}
+		then, now := policies.NewJudge(old), policies.NewJudge(new)
+		packets := corpus.NewPackets(r, old)
+		for range 200 {
+			p := packets.Next()
+			name, f := p.Interface, p.Family()
+			if then.OpensAs(now, name, f) != now.OpensAs(then, name, f) {
+				t.Fatalf("seed %d: %s opens as the other, and the other not as it", seed, name)
+			}
+			if then.Open(&p) {
+				opens++
+				if !then.Opens(name, f) {
+					t.Fatalf("seed %d: %s is open, and nothing is on %s", seed, &p, name)
+				}
+			}
+			switch {
+			case !then.OpensAs(now, name, f):
+				differ++
+			case then.Open(&p) != now.Open(&p):
+				t.Fatalf("seed %d: %s is open in one of them, and they open the same", seed, &p)
+			case then.Open(&p):
+				same++
+			}
+		}
+	}
+	if same < 500 || differ < 500 {
+		t.Errorf("%d open packets of equal policies, %d of others", same, differ)
+	}
+	t.Log(same, differ, opens)
+}
