@@ -2,6 +2,7 @@ package cli
 
 import (
 	"maps"
+	"slices"
 
 	"sgc/apply"
 	"sgc/compile"
@@ -192,14 +193,23 @@ func (t *transition) recompute(table *apply.Table) []apply.TimedChange {
 	return changes
 }
 
+// mayCut reports whether the step may cut flows.
+func (t *transition) mayCut() bool {
+	if t.old == nil || t.new.Flush == conntrack.FlushNone {
+		return false
+	}
+	return t.new.Flush == conntrack.FlushRevoked || t.closes() ||
+		slices.ContainsFunc(t.old.Policy.Groups, func(g *policies.Group) bool { return t.new.Policy.Group(g.Name) == nil })
+}
+
 // window returns the elements for the time in which routed flows without
-// entries go on: a step that begins to enforce opens it, and one that takes away
-// what was open ends it, since such a flow could be one of those.
+// entries go on: a step that begins to enforce opens it, and one that may cut
+// flows ends it, since such a flow could be one of those.
 func (t *transition) window(table *apply.Table) []apply.TimedChange {
 	var changes []apply.TimedChange
 	set, elements := compile.Adoption()
 	switch {
-	case t.closes():
+	case t.mayCut():
 		if table == nil || table.Set(set) == nil {
 			return nil
 		}
