@@ -82,7 +82,11 @@ func TestFingerprintsOfDifferentTablesDiffer(t *testing.T) {
 	add("another verdict of an element", func(w *ruleset.Table) { w.Sets[6].Elements[1].Verdict = &ruleset.Verdict{Kind: ruleset.Drop} })
 	add("another chain of an element", func(w *ruleset.Table) { w.Sets[6].Elements[0].Verdict.Chain = "web.ingress.tcp4" })
 	add("another size", func(w *ruleset.Table) { w.Sets[2].Size++ })
-	add("another timeout", func(w *ruleset.Table) { w.Sets[2].Timeout++ })
+	add("another timeout of a set", func(w *ruleset.Table) { w.Sets[2].Timeout++ })
+	add("a timed set", func(w *ruleset.Table) { w.Sets[0].Timed = true })
+	add("a timeout", func(w *ruleset.Table) { w.Timeouts = []*ruleset.Timeout{tcpTimeout("o", 60)} })
+	add("another timeout", func(w *ruleset.Table) { w.Timeouts = []*ruleset.Timeout{tcpTimeout("o", 61)} })
+	add("another name of a timeout", func(w *ruleset.Table) { w.Timeouts = []*ruleset.Timeout{tcpTimeout("p", 60)} })
 	add("another comment of a set", func(w *ruleset.Table) { w.Sets[0].Comment = "x" })
 }
 

@@ -427,6 +427,12 @@ func visible(s *Snapshot) string {
 				line += fmt.Sprintf("\n\t%x-%x %v", e.First, e.Last, e.Verdict)
 			}
 			lines = append(lines, line)
+		case ObjectKind:
+			for _, o := range s.Table.Others {
+				if o.Name == n.name {
+					lines = append(lines, o.timeoutText(nil))
+				}
+			}
 		}
 	}
 	slices.Sort(lines)
@@ -509,6 +515,9 @@ func namesOf(s *Snapshot) []string {
 	}
 	for _, set := range s.Table.Sets {
 		names = append(names, "set "+set.Name)
+	}
+	for _, o := range s.Table.Others {
+		names = append(names, o.String())
 	}
 	return names
 }

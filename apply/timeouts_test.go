@@ -35,7 +35,7 @@ func timeoutTable() *ruleset.Table {
 	}
 	return &ruleset.Table{
 		Name:     "sgc",
-		Timeouts: []*ruleset.Timeout{tcpTimeout("eth0.tcp4", 350), udpTimeout("eth0.udp6", 30, 120)},
+		Timeouts: []*ruleset.Timeout{tcpTimeout("eth0.tcp4", 350), udpTimeout("eth0.udp6", 30, 90)},
 		Chains: []*ruleset.Chain{
 			{Name: "prerouting", Hook: &ruleset.Hook{Point: ruleset.Prerouting, Priority: -150}, Rules: []ruleset.Rule{
 				set(flow.IPv4, flow.TCP, "eth0.tcp4"),
