@@ -13,8 +13,9 @@ import (
 // because of Environment.Closing. No group can be called so.
 const cutPrefix = "_cut."
 
-// untilDeleted is the comment of all that is temporary.
-const untilDeleted = "until the flows that were cut are deleted"
+// UntilDeleted is the comment of all that is temporary, and of the rules in the
+// base chains that lead there.
+const UntilDeleted = "until the flows that were cut are deleted"
 
 // IsTemporary reports whether a chain or set of that name is there only until
 // the entries of the flows are deleted that a commit cut (Environment.Closing).
@@ -55,14 +56,14 @@ func (c *compiler) addClosingBase(d flow.Direction, closings []closingOn) {
 	}
 	chain := cutPrefix + d.String()
 	byInterface := cutPrefix + "interfaces." + d.String()
-	c.addChain(&ruleset.Chain{Name: chain, Comment: untilDeleted, Rules: c.byBlocks(byInterface, d, blocks, func(i *policies.Interface) ruleset.Verdict {
+	c.addChain(&ruleset.Chain{Name: chain, Comment: UntilDeleted, Rules: c.byBlocks(byInterface, d, blocks, func(i *policies.Interface) ruleset.Verdict {
 		return verdicts[i]
 	})})
-	c.sets[byInterface].Comment = untilDeleted
+	c.sets[byInterface].Comment = UntilDeleted
 	base := c.chains[filterBase(d).Name]
 	base.Rules = append([]ruleset.Rule{{
 		Statements: []ruleset.Statement{ruleset.MatchState{State: ruleset.CtEstablished}, ruleset.Verdict{Kind: ruleset.Jump, Chain: chain}},
-		Comment:    untilDeleted,
+		Comment:    UntilDeleted,
 	}}, base.Rules...)
 }
 
@@ -73,10 +74,10 @@ func (c *compiler) addClosingChain(x *closing, d flow.Direction) string {
 	if c.chains[name] != nil {
 		return name
 	}
-	c.addDispatch(untilDeleted, name, exemptPeers(d), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
+	c.addDispatch(UntilDeleted, name, exemptPeers(d), func(f flow.Family, proto flow.Protocol) []ruleset.Rule {
 		return c.closingRules(x, d, f, proto)
 	})
-	c.sets[name+".protocols"].Comment = untilDeleted
+	c.sets[name+".protocols"].Comment = UntilDeleted
 	return name
 }
 
@@ -107,7 +108,7 @@ func (c *compiler) closingRules(x *closing, d flow.Direction, f flow.Family, pro
 	rules := c.exemptRules(d, f, proto)
 	if tracked := mergePrefixes(x.old.alwaysTrack, f); len(tracked) > 0 {
 		set := fmt.Sprintf("%s.always_track.%s", x.name, familySuffix(f))
-		c.addAddressSet(set, untilDeleted, f, tracked)
+		c.addAddressSet(set, UntilDeleted, f, tracked)
 		rules = append(rules, ruleset.Rule{
 			Statements: []ruleset.Statement{lookup(set, ruleset.Peer(f, d)), ruleset.Verdict{Kind: ruleset.Return}},
 			Comment:    "always_track: its flows were not open",
@@ -149,7 +150,7 @@ func (c *compiler) addClosingSpace(chain string, x *closing, d flow.Direction, o
 			continue
 		}
 		m := &ruleset.Set{
-			Name: fmt.Sprintf("%s.closed.%s", chain, opened), Comment: untilDeleted,
+			Name: fmt.Sprintf("%s.closed.%s", chain, opened), Comment: UntilDeleted,
 			Key: []ruleset.Type{ruleset.InetService}, Map: true, Interval: true,
 		}
 		for _, p := range ports {
@@ -162,7 +163,7 @@ func (c *compiler) addClosingSpace(chain string, x *closing, d flow.Direction, o
 			Comment:    "was open, and no rule allows it",
 		})
 	}
-	c.addChain(&ruleset.Chain{Name: chain, Comment: untilDeleted, Rules: out})
+	c.addChain(&ruleset.Chain{Name: chain, Comment: UntilDeleted, Rules: out})
 }
 
 // temporarySet returns the name under which a temporary space finds a list of

@@ -71,7 +71,7 @@ func (c *compiler) spaceRules(s *keySpace, rules []keyedRule) []ruleset.Rule {
 			m.Elements = append(m.Elements, ruleset.Element{First: spanKey(s.keyType, a.first), Last: spanKey(s.keyType, a.last), Verdict: &v})
 		}
 		if s.temporary {
-			m.Comment = untilDeleted
+			m.Comment = UntilDeleted
 		}
 		c.addSet(m)
 		out = append(out, ruleset.Rule{
@@ -98,7 +98,7 @@ func (c *compiler) decideSpace(s *keySpace, rules []keyedRule) []ruleset.Rule {
 // comment returns the comment of a leaf chain for rules of these addresses.
 func (s *keySpace) comment(addresses []string) string {
 	if s.temporary {
-		return untilDeleted
+		return UntilDeleted
 	}
 	return comment(addresses)
 }

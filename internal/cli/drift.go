@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sgc/apply"
+	"sgc/compile"
 	"sgc/internal/ruleset"
 )
 
@@ -84,7 +85,15 @@ func driftOf(delta *apply.Delta, committed *ruleset.Table) []drifted {
 			whole[c.Name] = true
 		}
 	}
+	interrupted := false
 	for c := range delta.Changes() {
+		if compile.IsTemporary(c.Name) || c.Kind == apply.RuleKind && c.Comment == compile.UntilDeleted {
+			if !interrupted {
+				interrupted = true
+				out = append(out, drifted{newOperation(c), "left over from an interrupted apply: the rules that cut live flows until their entries are deleted; the next apply finishes that"})
+			}
+			continue
+		}
 		if c.Kind == apply.RuleKind && whole[c.Name] {
 			continue
 		}

@@ -57,6 +57,9 @@ type statusView struct {
 	Rules []ruleCount `json:"rules,omitzero"`
 	Drift []drifted   `json:"drift"`
 	Table *tableView  `json:"table,omitempty"`
+	// Held is what is refused for a while, so that UDP flows which an apply cut do
+	// not come back.
+	Held []heldView `json:"held"`
 	// Conntrack is null where the kernel does not tell.
 	Conntrack *conntrackView `json:"conntrack"`
 	Notes     []string       `json:"notes"`
@@ -143,6 +146,7 @@ func newStatus(found *sight) (*statusView, error) {
 		Recorded:      found.last != nil,
 		Conntrack:     newConntrackView(found.settings),
 		Drift:         []drifted{},
+		Held:          viewHeld(found.snapshot.Table),
 		Notes:         []string{},
 		Warnings:      []warning{},
 	}
@@ -267,6 +271,7 @@ func (s *session) writeStatus(b *strings.Builder, v *statusView) {
 		b.WriteString("  none\n")
 	}
 	writeDrift(b, p, v.Drift, false)
+	writeHeld(b, p, v.Held, false)
 }
 
 // shortFiles lists files, those below the policy's own directory by their
