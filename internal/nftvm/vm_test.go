@@ -320,24 +320,6 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-func TestNotrack(t *testing.T) {
-	untracked := rules(when(ruleset.MatchState{State: ruleset.CtUntracked}, accept), when(drop))
-	before := mustNew(t, &ruleset.Table{Chains: []*ruleset.Chain{
-		base("raw", ruleset.Prerouting, -300, rules(when(ruleset.Notrack{}))), base("late", ruleset.Prerouting, -150, untracked),
-	}})
-	after := mustNew(t, &ruleset.Table{Chains: []*ruleset.Chain{
-		base("late", ruleset.Prerouting, -150, append(rules(when(ruleset.Notrack{})), untracked...)),
-	}})
-	for _, s := range []flow.State{flow.New, flow.Established, flow.Related, flow.Invalid} {
-		if result, err := before.Run(packet(state(s))); err != nil || !result.Notrack || !result.Accept {
-			t.Errorf("before conntrack, %s: %+v, %v", s, result, err)
-		}
-		if result, err := after.Run(packet(state(s))); err != nil || result.Notrack || result.Accept {
-			t.Errorf("after conntrack, %s: %+v, %v", s, result, err)
-		}
-	}
-}
-
 // flows is a table that tracks other protocols by one dynamic set.
 func flows(keyed ...ruleset.Field) *ruleset.Table {
 	set := &ruleset.Set{
@@ -388,100 +370,6 @@ func TestForwarded(t *testing.T) {
 			if dropped := forwarded != negate; result.Accept == dropped {
 				t.Errorf("negated %t, forwarded %t: accept %t", negate, forwarded, result.Accept)
 			}
-		}
-	}
-}
-
-// TestTimedSets: the sets are empty but for what New is given; ranges of several
-// fields match field by field.
-func TestTimedSets(t *testing.T) {
-	address := func(s string) string { return ruleset.AddrKey(netip.MustParseAddr(s)) }
-	key := func(addr string, port uint16, name string) string {
-		return ruleset.Concat(address(addr), ruleset.PortKey(port), ruleset.IfNameKey(name))
-	}
-	fields := []ruleset.Type{ruleset.IPv4Addr, ruleset.InetService, ruleset.IfName}
-	loads := []ruleset.Field{ruleset.IPSource, ruleset.DestPort, ruleset.IIFName}
-	table := prerouting([]*ruleset.Set{
-		{Name: "exact", Key: fields, Timed: true},
-		{Name: "ranges", Key: fields, Timed: true, Interval: true},
-	}, rules(
-		when(ruleset.Lookup{Fields: loads, Set: "exact"}, ruleset.Log{Prefix: "exact"}),
-		when(ruleset.Lookup{Fields: loads, Set: "ranges"}, ruleset.Log{Prefix: "ranges"}),
-	))
-	vm, err := New(table,
-		Timed{"exact", ruleset.TimedElement{First: key("10.0.0.1", 80, "eth0"), Last: key("10.0.0.1", 80, "eth0")}},
-		Timed{"ranges", ruleset.TimedElement{First: key("10.0.0.0", 70, "eth0"), Last: key("10.0.0.255", 90, "eth0")}},
-		Timed{"ranges", ruleset.TimedElement{First: key("9.0.0.0", 443, "eth1"), Last: key("9.0.0.0", 443, "eth1")}},
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []struct {
-		source string
-		port   uint16
-		name   string
-		want   string
-	}{
-		{"10.0.0.1", 80, "eth0", "exact ranges"},
-		{"10.0.0.2", 80, "eth0", "ranges"},
-		{"10.0.0.0", 70, "eth0", "ranges"},
-		{"10.0.0.255", 90, "eth0", "ranges"},
-		{"10.0.0.2", 69, "eth0", ""},
-		{"10.0.0.2", 91, "eth0", ""},
-		{"10.0.1.0", 80, "eth0", ""},
-		{"10.0.0.1", 80, "eth1", ""},
-		{"9.0.0.0", 443, "eth1", "ranges"},
-	} {
-		p := packet(func(p *flow.Packet) {
-			p.Source, p.DestPort, p.Interface = netip.MustParseAddr(row.source), row.port, row.name
-		})
-		result, err := vm.Run(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Join(result.Logged, " "); got != row.want {
-			t.Errorf("%s: in %q, want %q", p, got, row.want)
-		}
-		if result, err := mustNew(t, table).Run(p); err != nil || len(result.Logged) > 0 {
-			t.Errorf("%s: an empty set holds it: %v, %v", p, result.Logged, err)
-		}
-	}
-}
-
-// TestTimeouts: what opens a flow takes the last object of its family and
-// protocol.
-func TestTimeouts(t *testing.T) {
-	table := prerouting(nil, rules(
-		when(ruleset.SetTimeout{Object: "tcp4.60s"}),
-		when(ruleset.SetTimeout{Object: "udp4.60s"}),
-		when(ruleset.SetTimeout{Object: "tcp6.60s"}),
-		when(ruleset.Match{Field: ruleset.DestPort, Value: ruleset.PortKey(23)}, ruleset.SetTimeout{Object: "tcp4.70s"}),
-	))
-	table.Timeouts = []*ruleset.Timeout{
-		{Name: "tcp4.60s", Family: flow.IPv4, Protocol: flow.TCP},
-		{Name: "tcp4.70s", Family: flow.IPv4, Protocol: flow.TCP},
-		{Name: "tcp6.60s", Family: flow.IPv6, Protocol: flow.TCP},
-		{Name: "udp4.60s", Family: flow.IPv4, Protocol: flow.UDP},
-	}
-	vm := mustNew(t, table)
-	for _, row := range []struct {
-		packet *flow.Packet
-		want   string
-	}{
-		{packet(), "tcp4.60s"},
-		{packet(func(p *flow.Packet) { p.DestPort = 23 }), "tcp4.70s"},
-		{packet(v6), "tcp6.60s"},
-		{packet(protocol(flow.UDP)), "udp4.60s"},
-		{packet(v6, protocol(flow.UDP)), ""},
-		{packet(state(flow.Established)), ""},
-		{packet(state(flow.Invalid)), ""},
-	} {
-		result, err := vm.Run(row.packet)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !result.Accept || result.Timeout != row.want {
-			t.Errorf("%s: accept %t, timeout %q, want %q", row.packet, result.Accept, result.Timeout, row.want)
 		}
 	}
 }
