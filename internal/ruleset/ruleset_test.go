@@ -2,8 +2,11 @@ package ruleset
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +34,13 @@ func summary(t *testing.T, exprs []expr.Any) string {
 		case *expr.Lookup:
 			out = append(out, fmt.Sprintf("lookup %d %s %v %v", e.SourceRegister, e.SetName, e.IsDestRegSet, e.Invert))
 		case *expr.Ct:
-			out = append(out, fmt.Sprintf("ct %d => %d", e.Key, e.Register))
+			of := ""
+			if e.Key == expr.CtKeySRCIP || e.Key == expr.CtKeySRCIP6 {
+				of = fmt.Sprintf(" of %d", e.Direction)
+			}
+			out = append(out, fmt.Sprintf("ct %d%s => %d", e.Key, of, e.Register))
+		case *expr.Objref:
+			out = append(out, fmt.Sprintf("objref %d %s", e.Type, e.Name))
 		case *expr.Fib:
 			out = append(out, fmt.Sprintf("fib daddr=%v type=%v => %d", e.FlagDADDR, e.ResultADDRTYPE, e.Register))
 		case *expr.Dynset:
@@ -88,6 +97,28 @@ func TestStatements(t *testing.T) {
 			ipv6 + "meta 16 => 1; cmp 0 1 3a; payload 1@2+0 => 1; cmp 5 1 85; cmp 3 1 88; payload 1@1+7 => 1; cmp 0 1 ff; verdict 1 "},
 		{`meta nfproto ipv4 goto c`, []Statement{Match{Field: NFProtocol, Value: NFProtoKey(flow.IPv4)}, Verdict{Goto, "c"}},
 			ipv4 + "verdict -4 c"},
+		{`ct state new meta l4proto udp iifname . ip daddr . ip saddr . th dport . th sport @s drop`, []Statement{
+			MatchState{CtNew}, Match{Field: L4Protocol, Value: ProtoKey(flow.UDP)},
+			Lookup{Fields: []Field{IIFName, IPDest, IPSource, DestPort, SourcePort}, Set: "s"}, Verdict{Kind: Drop}},
+			"ct 0 => 1; bitwise 1 & 08000000 ^ 00000000; cmp 1 1 00000000; meta 16 => 1; cmp 0 1 11; " + ipv4 +
+				"meta 6 => 1; payload 4@1+16 => 2; payload 4@1+12 => 13; payload 2@2+2 => 14; payload 2@2+0 => 15; lookup 1 s false false; verdict 0 "},
+		{`oifname . ct original ip saddr . ip daddr . th sport . th dport @s drop`, []Statement{
+			Lookup{Fields: []Field{OIFName, OriginalSource(flow.IPv4), IPDest, SourcePort, DestPort}, Set: "s"}, Verdict{Kind: Drop}},
+			ipv4 + "meta 7 => 1; ct 19 of 0 => 2; payload 4@1+16 => 13; payload 2@2+0 => 14; payload 2@2+2 => 15; lookup 1 s false false; verdict 0 "},
+		{`oifname . ct original ip6 saddr . ip6 daddr . th sport . th dport @s drop`, []Statement{
+			Lookup{Fields: []Field{OIFName, OriginalSource(flow.IPv6), IP6Dest, SourcePort, DestPort}, Set: "s"}, Verdict{Kind: Drop}},
+			ipv6 + "meta 7 => 1; ct 21 of 0 => 2; payload 16@1+24 => 3; payload 2@2+0 => 4; payload 2@2+2 => 21; lookup 1 s false false; verdict 0 "},
+		{`iif 0 ip daddr . th sport . th dport . oifname @r drop`, []Statement{
+			MatchForwarded{Negate: true}, Lookup{Fields: []Field{IPDest, SourcePort, DestPort, OIFName}, Set: "r"}, Verdict{Kind: Drop}},
+			"meta 4 => 1; cmp 0 1 00000000; " + ipv4 + "payload 4@1+16 => 1; payload 2@2+0 => 9; payload 2@2+2 => 10; meta 7 => 11; lookup 1 r false false; verdict 0 "},
+		{`iif != 0 meta nfproto @adoption return`, []Statement{
+			MatchForwarded{}, Lookup{Fields: []Field{NFProtocol}, Set: "adoption"}, Verdict{Kind: Return}},
+			"meta 4 => 1; cmp 1 1 00000000; meta 15 => 1; lookup 1 adoption false false; verdict -5 "},
+		{`fib daddr type unicast accept`, []Statement{MatchEndsHere{Negate: true}, accept},
+			"fib daddr=true type=true => 1; cmp 0 1 01000000; verdict 1 "},
+		{`ct direction original accept`, []Statement{MatchDirection{}, accept}, "ct 1 => 1; cmp 0 1 00; verdict 1 "},
+		{`ct direction reply accept`, []Statement{MatchDirection{Reply: true}, accept}, "ct 1 => 1; cmp 0 1 01; verdict 1 "},
+		{`ct timeout set "eth0.tcp4" accept`, []Statement{SetTimeout{"eth0.tcp4"}, accept}, "objref 7 eth0.tcp4; verdict 1 "},
 		{`@th,64,8 != 69 return`, []Statement{Match{Field: Raw(64, 8), Value: "\x45", Negate: true}, Verdict{Kind: Return}},
 			"payload 1@2+8 => 1; cmp 1 1 45; verdict -5 "},
 		{`ip saddr != @s jump c`, []Statement{Lookup{Fields: []Field{IPSource}, Set: "s", Negate: true}, Verdict{Jump, "c"}},
@@ -193,5 +224,145 @@ table inet x {
 	}
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+// timed is a table with timeouts and timed sets.
+func timed() *Table {
+	refused := []Type{IfName, IPv4Addr, IPv4Addr, InetService, InetService}
+	return &Table{Name: "x", Timeouts: []*Timeout{
+		{Name: "t4", Family: flow.IPv4, Protocol: flow.TCP, States: []StateTimeout{{TCPEstablished, 350 * time.Second}}},
+		{Name: "u6", Family: flow.IPv6, Protocol: flow.UDP, States: []StateTimeout{{UDPUnreplied, 40 * time.Second}, {UDPReplied, 2 * time.Minute}}},
+	}, Sets: []*Set{
+		{Name: "adoption", Key: []Type{NFProto}, Timed: true, Comment: "the first apply"},
+		{Name: "refused", Key: refused, Timed: true},
+		{Name: "refused.ports", Key: []Type{IPv6Addr, InetService, InetService, IfName}, Timed: true, Interval: true},
+	}, Chains: []*Chain{{Name: "c", Rules: []Rule{
+		{Statements: []Statement{Lookup{Fields: []Field{OIFName, OriginalSource(flow.IPv4), IPDest, SourcePort, DestPort}, Set: "refused"}, Verdict{Kind: Drop}}},
+		{Statements: []Statement{MatchForwarded{Negate: true}, Lookup{Fields: []Field{IP6Dest, SourcePort, DestPort, OIFName}, Set: "refused.ports"}, Verdict{Kind: Drop}}},
+		{Statements: []Statement{MatchState{CtNew}, Lookup{Fields: []Field{NFProtocol}, Set: "adoption"}, MatchEndsHere{Negate: true}, Verdict{Kind: Accept}}},
+		{Statements: []Statement{MatchDirection{Reply: true}, MatchForwarded{}, SetTimeout{"t4"}}},
+	}}}}
+}
+
+func TestTextOfTimedSetsAndTimeouts(t *testing.T) {
+	const want = `table inet x
+delete table inet x
+table inet x {
+	ct timeout t4 {
+		protocol tcp
+		l3proto ip
+		policy = { established : 350 }
+	}
+
+	ct timeout u6 {
+		protocol udp
+		l3proto ip6
+		policy = { unreplied : 40, replied : 120 }
+	}
+
+	set adoption {
+		type nf_proto
+		flags timeout
+		comment "the first apply"
+	}
+
+	set refused {
+		type ifname . ipv4_addr . ipv4_addr . inet_service . inet_service
+		flags timeout
+	}
+
+	set refused.ports {
+		type ipv6_addr . inet_service . inet_service . ifname
+		flags interval,timeout
+	}
+
+	chain c {
+		oifname . ct original ip saddr . ip daddr . th sport . th dport @refused drop
+		iif 0 ip6 daddr . th sport . th dport . oifname @refused.ports drop
+		ct state new meta nfproto @adoption fib daddr type unicast accept
+		ct direction reply iif != 0 ct timeout set "t4"
+	}
+}
+`
+	var b bytes.Buffer
+	if err := timed().WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+	if got, want := timed().Timeouts[1].String(), "ct timeout u6: udp ip6 { unreplied : 40, replied : 120 }"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// nft takes the text. It wants a network namespace even to check it.
+func TestNftTakesTheText(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	unshare, err2 := exec.LookPath("unshare")
+	if err := errors.Join(err, err2); err != nil {
+		skip(t, err)
+	}
+	var b bytes.Buffer
+	if err := timed().WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	inside := func(command string, stdin string) ([]byte, error) {
+		cmd := exec.Command(unshare, "-Urn", "sh", "-c", command)
+		cmd.Stdin = strings.NewReader(stdin)
+		return cmd.CombinedOutput()
+	}
+	if out, err := inside("true", ""); err != nil {
+		skip(t, fmt.Errorf("no user namespace: %w: %s", err, out))
+	}
+	if out, err := inside(nft+" -c -f -", b.String()); err != nil {
+		t.Errorf("%v: %s\n%s", err, out, b.String())
+	}
+	// Elements are written as nft reads them.
+	s := timed().Sets
+	tuple := Concat(IfNameKey("eth0"), "\xc0\x00\x02\x01", "\xc0\x00\x02\x02", PortKey(53), PortKey(4000))
+	address := func(a string) string { return AddrKey(netip.MustParseAddr(a)) }
+	first := Concat(address("2001:db8::"), PortKey(1), PortKey(5), IfNameKey("eth0"))
+	last := Concat(address("2001:db8::ffff"), PortKey(9), PortKey(5), IfNameKey("eth0"))
+	script := b.String() + fmt.Sprintf("add element inet x adoption { %s }\nadd element inet x refused { %s }\nadd element inet x refused.ports { %s }\n",
+		s[0].TimedText(TimedElement{First: "\x02", Last: "\x02"}), s[1].TimedText(TimedElement{First: tuple, Last: tuple}),
+		s[2].TimedText(TimedElement{First: first, Last: last}))
+	if out, err := inside(nft+" -c -f -", script); err != nil {
+		t.Errorf("%v: %s\n%s", err, out, script)
+	}
+}
+
+// skip ends a test that needs what is not here, or fails where it has to be.
+func skip(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("SGC_REQUIRE_KERNEL") == "1" {
+		t.Fatal(err)
+	}
+	t.Skipf("SKIP: %v", err)
+}
+
+func TestTextOfTimedElements(t *testing.T) {
+	ports := &Set{Name: "p", Timed: true, Interval: true, Key: []Type{IPv4Addr, InetService, InetService, IfName}}
+	exact := &Set{Name: "e", Timed: true, Key: []Type{IfName, IPv4Addr, InetService}}
+	eth0 := IfNameKey("eth0")
+	for _, c := range []struct {
+		set  *Set
+		e    TimedElement
+		want string
+	}{
+		{ports, TimedElement{First: Concat("\x0a\x00\x00\x00", PortKey(1), PortKey(0), eth0), Last: Concat("\x0a\xff\xff\xff", PortKey(9), PortKey(65535), eth0)},
+			`10.0.0.0/8 . 1-9 . 0-65535 . "eth0"`},
+		{ports, TimedElement{First: Concat("\x0a\x00\x00\x01", PortKey(1), PortKey(7), eth0), Last: Concat("\x0a\x00\x00\x03", PortKey(1), PortKey(7), eth0), Comment: "why"},
+			`10.0.0.1-10.0.0.3 . 1 . 7 . "eth0" comment "why"`},
+		{exact, TimedElement{First: Concat(eth0, "\x0a\x00\x00\x01", PortKey(7)), Comment: "why", Timeout: time.Hour},
+			`"eth0" . 10.0.0.1 . 7 comment "why"`},
+	} {
+		if got := c.set.TimedText(c.e); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+		if got := strings.Join(c.set.Fields(c.e.First), ""); len(c.set.Fields(c.e.First)) != len(c.set.Key) || got == "" {
+			t.Errorf("%d fields of %s", len(c.set.Fields(c.e.First)), c.want)
+		}
 	}
 }

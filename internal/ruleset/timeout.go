@@ -16,6 +16,8 @@ const objectTimeout = 7
 
 // Timeout is an object that holds idle timeouts for flows of a family and
 // protocol. It cannot change in place, so that its values belong into its name.
+// (nft 1.0.6 leaves values out of its listings that are defaults of its own; where
+// all of them are, it cannot load the listing again.)
 type Timeout struct {
 	Name     string
 	Family   flow.Family
@@ -50,7 +52,7 @@ func (s TimeoutState) Attribute() uint16 { return uint16(s.number) + 1 }
 
 func (s TimeoutState) String() string { return s.name }
 
-// text is the object's body in one line, as nft writes it.
+// policy is the list of timeouts in one line, as nft writes it.
 func (t *Timeout) policy() string {
 	parts := make([]string, len(t.States))
 	for i, s := range t.States {
