@@ -60,20 +60,24 @@ type heldView struct {
 func viewHeld(t *apply.Table) []heldView {
 	out := []heldView{}
 	for h, e := range heldIn(t) {
-		v := heldView{
-			Interface: h.held.Interface, Opened: h.held.Opened.String(), LocalPort: h.held.LocalPort,
-			Peers: rangeText(h.held.Peers), PeerPorts: h.held.PeerPorts.String(),
-			Expires: seconds(e.Expires),
-		}
-		if h.held.Exact() {
-			v.Flow = h.held.Comment
-		}
-		out = append(out, v)
+		out = append(out, newHeldView(&h.held, e.Expires))
 	}
 	slices.SortStableFunc(out, func(a, b heldView) int {
 		return cmp.Or(cmp.Compare(b.Expires, a.Expires), cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.LocalPort, b.LocalPort))
 	})
 	return out
+}
+
+func newHeldView(h *policies.Held, expires time.Duration) heldView {
+	v := heldView{
+		Interface: h.Interface, Opened: h.Opened.String(), LocalPort: h.LocalPort,
+		Peers: rangeText(h.Peers), PeerPorts: h.PeerPorts.String(),
+		Expires: seconds(expires),
+	}
+	if h.Exact() {
+		v.Flow = h.Comment
+	}
+	return v
 }
 
 // seconds rounds up.
@@ -90,9 +94,13 @@ func rangeText(r flow.Range) string {
 }
 
 func (v heldView) String() string {
-	ends := fmt.Sprintf("for another %ds", v.Expires)
+	return fmt.Sprintf("%s  for another %ds", v.what(), v.Expires)
+}
+
+// what says what is refused, without the time.
+func (v heldView) what() string {
 	if v.Flow != "" {
-		return fmt.Sprintf("%s: %s  %s", v.Interface, clean(v.Flow), ends)
+		return fmt.Sprintf("%s: %s", v.Interface, clean(v.Flow))
 	}
 	way := "to"
 	if v.Opened == flow.Egress.String() {
@@ -102,7 +110,7 @@ func (v heldView) String() string {
 	if v.PeerPorts != "0-65535" {
 		ports = " port " + v.PeerPorts
 	}
-	return fmt.Sprintf("%s: udp of the host's port %d %s %s%s  %s", v.Interface, v.LocalPort, way, v.Peers, ports, ends)
+	return fmt.Sprintf("%s: udp of the host's port %d %s %s%s", v.Interface, v.LocalPort, way, v.Peers, ports)
 }
 
 // heldShown is how many of them text lists.

@@ -36,12 +36,29 @@ func (w *liveWork) cut() int {
 	return w.flows.count(fateCut)
 }
 
+// willHold lists what the commit refuses for a while, since nobody knows the
+// flows that ports of the host have open.
+func (w *liveWork) willHold() []heldView {
+	out := []heldView{}
+	if w == nil {
+		return out
+	}
+	for i := range w.holds {
+		if h := &w.holds[i]; !h.Exact() {
+			out = append(out, newHeldView(h, w.hold(*h).Element.Timeout))
+		}
+	}
+	return out
+}
+
 // view is the JSON form.
 func (w *liveWork) view() liveFlowsView {
 	if w == nil {
 		return (&liveFlows{}).view(false)
 	}
-	return w.flows.view(w.unknown == "")
+	v := w.flows.view(w.unknown == "")
+	v.WillHold = w.willHold()
+	return v
 }
 
 // empty reports whether nothing is to be done apart from what the table needs.

@@ -58,12 +58,16 @@ type liveFlowsView struct {
 	BecomesUntracked int  `json:"become_untracked"`
 	// Groups hold the flows themselves, up to --flows of them.
 	Groups []*flowGroup `json:"groups"`
+	// WillHold is what will be refused for a while under UDP ports of the host,
+	// whose flows nobody knows.
+	WillHold []heldView `json:"will_hold"`
 }
 
 func (l *liveFlows) view(known bool) liveFlowsView {
 	v := liveFlowsView{
 		Known: known, Cut: l.count(fateCut), GoOn: l.count(fateLingers), Adopted: l.count(fateAdopted),
-		BecomesTracked: l.count(fateTracked), BecomesUntracked: l.count(fateUntracked), Groups: l.groups,
+		BecomesTracked: l.count(fateTracked), BecomesUntracked: l.count(fateUntracked),
+		Groups: l.groups, WillHold: []heldView{},
 	}
 	if v.Groups == nil {
 		v.Groups = []*flowGroup{}
@@ -148,9 +152,10 @@ func (v liveFlowView) String() string {
 	return fmt.Sprintf("%s %s → %s  (%s, %s)", v.Protocol, end(v.Source, v.SourcePort), end(v.Dest, v.DestPort), v.Interface, v.Direction)
 }
 
-// writeLiveFlows prints the groups, each with the flows that were kept of it.
-func writeLiveFlows(b *strings.Builder, paint paint, l *liveFlows) {
-	if l == nil || len(l.groups) == 0 {
+// writeLiveFlows prints the groups, each with the flows that were kept of it, and
+// what will be held.
+func writeLiveFlows(b *strings.Builder, paint paint, l *liveFlows, holds []heldView, verbose bool) {
+	if len(l.groups)+len(holds) == 0 {
 		return
 	}
 	fmt.Fprintf(b, "%s\n", paint.bold("live flows"))
@@ -166,6 +171,25 @@ func writeLiveFlows(b *strings.Builder, paint paint, l *liveFlows) {
 		if more := g.Count - len(g.Flows); more > 0 && len(g.Flows) > 0 {
 			fmt.Fprintf(b, "      %s\n", paint.dim(fmt.Sprintf("… and %s more; --flows N lists N", thousands(more))))
 		}
+	}
+	writeHolds(b, paint, holds, verbose)
+}
+
+// writeHolds prints what will be held.
+func writeHolds(b *strings.Builder, paint paint, holds []heldView, verbose bool) {
+	if len(holds) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "  %s\n", "UDP that was untracked leaves no trace; so that it does not go on, this is refused for a while:")
+	shown := holds
+	if !verbose && len(shown) > heldShown {
+		shown = shown[:heldShown]
+	}
+	for _, h := range shown {
+		fmt.Fprintf(b, "      %s  for %ds\n", h.what(), h.Expires)
+	}
+	if more := len(holds) - len(shown); more > 0 {
+		fmt.Fprintf(b, "      %s\n", paint.dim(fmt.Sprintf("… and %s more; --verbose lists them", thousands(more))))
 	}
 }
 

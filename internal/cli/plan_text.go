@@ -29,7 +29,7 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 		writeDrift(&b, paint, p.drift, verbose)
 	}
 	if p.live != nil {
-		writeLiveFlows(&b, paint, &p.live.flows)
+		writeLiveFlows(&b, paint, &p.live.flows, p.live.willHold(), verbose)
 	}
 	writeHeld(&b, paint, viewHeld(p.sight.snapshot.Table), verbose)
 	if notes := p.allNotes(); len(notes) > 0 {
