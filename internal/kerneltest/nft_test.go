@@ -15,7 +15,7 @@ import (
 )
 
 // What nft loads from the text of a policy is what an apply of the policy would
-// commit: nothing is left to do.
+// commit: nothing is left to do. And nft can read what it then lists.
 func TestNftLoadsWhatIsCommitted(t *testing.T) {
 	nft, err := exec.LookPath("nft")
 	if err != nil {
@@ -42,6 +42,16 @@ func TestNftLoadsWhatIsCommitted(t *testing.T) {
 		var out []byte
 		if err := ns.Do(func() (err error) { out, err = cmd.CombinedOutput(); return err }); err != nil {
 			t.Fatalf("SGC_KERNEL_SEED=%d: nft: %v\n%s", seed, err, out)
+		}
+		// Somebody may keep the list for the next boot.
+		var list []byte
+		if err := ns.Do(func() (err error) { list, err = exec.Command(nft, "list", "ruleset").Output(); return err }); err != nil {
+			t.Fatalf("SGC_KERNEL_SEED=%d: nft list ruleset: %v", seed, err)
+		}
+		check := exec.Command(nft, "-c", "-f", "-")
+		check.Stdin = bytes.NewReader(list)
+		if err := ns.Do(func() (err error) { out, err = check.CombinedOutput(); return err }); err != nil {
+			t.Errorf("SGC_KERNEL_SEED=%d: nft does not take its own list: %v\n%s", seed, err, out)
 		}
 		have, err := k.Snapshot(context.Background(), nil)
 		if err != nil {
