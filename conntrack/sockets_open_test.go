@@ -113,8 +113,14 @@ func (m *socketMaker) bind(k socketKind, local string) int {
 func (m *socketMaker) listen(k socketKind, local string) int {
 	m.t.Helper()
 	fd := m.bind(k, local)
-	m.check(unix.Listen(fd, 1024))
+	m.listenFor(fd, 1024)
 	return fd
+}
+
+// listenFor lets so many peers wait for being accepted.
+func (m *socketMaker) listenFor(fd, backlog int) {
+	m.t.Helper()
+	m.check(unix.Listen(fd, backlog))
 }
 
 func (m *socketMaker) connect(k socketKind, local, remote string) int {

@@ -2,12 +2,8 @@ package conntrack
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
-	"sgc/internal/lab"
 )
 
 func readSockets(t testing.TB, table *Table) []Socket {
@@ -223,78 +218,7 @@ func TestSocketsOfEveryKindAreListed(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("%d sockets, want %d", len(got), len(want))
 	}
-	t.Run("ss agrees", func(t *testing.T) {
-		if _, err := exec.LookPath("ss"); err != nil {
-			t.Skipf("SKIP: %v", err)
-		}
-		var ours []string
-		for _, s := range readSockets(t, table) {
-			ours = append(ours, ssLine(s))
-		}
-		theirs := ssLines(t, n.host)
-		slices.Sort(ours)
-		slices.Sort(theirs)
-		if !slices.Equal(ours, theirs) {
-			t.Errorf("ours:\n%s\ntheirs:\n%s", strings.Join(ours, "\n"), strings.Join(theirs, "\n"))
-		}
-	})
-}
-
-// ssLines are the sockets that ss lists.
-func ssLines(t *testing.T, ns *lab.Namespace) []string {
-	var out []byte
-	if err := ns.Do(func() (err error) {
-		out, err = exec.Command("ss", "-Hntua").Output()
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	states := map[string]SocketState{
-		"LISTEN": Listening, "SYN-SENT": SynSent, "SYN-RECV": SynReceived, "FIN-WAIT-1": FinWait1, "FIN-WAIT-2": FinWait2,
-		"TIME-WAIT": TimeWait, "CLOSE-WAIT": CloseWait, "LAST-ACK": LastAck, "CLOSING": Closing, "UNCONN": Unconnected,
-	}
-	var lines []string
-	for line := range strings.Lines(string(out)) {
-		f := strings.Fields(line)
-		protocol, state := flow.TCP, states[f[1]]
-		if f[0] == "udp" {
-			protocol = flow.UDP
-		}
-		if f[1] == "ESTAB" {
-			state = Established
-			if protocol == flow.UDP {
-				state = Connected
-			}
-		}
-		dual := strings.HasPrefix(f[4], "*")
-		lines = append(lines, ssLine(Socket{Protocol: protocol, State: state, Local: ssAddress(t, f[4]), Remote: ssAddress(t, f[5]), DualStack: dual}))
-	}
-	return lines
-}
-
-// ssLine is what ss tells of a socket, too.
-func ssLine(s Socket) string {
-	return fmt.Sprintf("%s dual-stack %t", &s, s.DualStack)
-}
-
-func ssAddress(t *testing.T, text string) netip.AddrPort {
-	address, port, _ := strings.Cut(strings.Replace(text, "]:", "] ", 1), " ")
-	if port == "" {
-		i := strings.LastIndex(text, ":")
-		address, port = text[:i], text[i+1:]
-	}
-	address, _, _ = strings.Cut(address, "%")
-	if address == "*" {
-		address = "[::]"
-	}
-	if port == "*" {
-		port = "0"
-	}
-	a, err := netip.ParseAddrPort(address + ":" + port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	t.Run("ss agrees", func(t *testing.T) { ssAgrees(t, n.host, table) })
 }
 
 func TestSocketsOfOneNamespaceAlone(t *testing.T) {
@@ -322,142 +246,4 @@ func TestReadingSocketsEndsEarly(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || seen >= 600 {
 		t.Errorf("%v after %d sockets", err, seen)
 	}
-}
-
-func mustHex(t testing.TB, text string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func TestWhatAKernelSaidOfSockets(t *testing.T) {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("SKIP: these were captured on a little-endian machine")
-	}
-	for _, tc := range capturedSockets {
-		var got Socket
-		if err := got.parse(tc.protocol, mustHex(t, tc.hex)); err != nil || got != tc.want {
-			t.Errorf("%s: %+v, %v; want %+v", tc.name, got, err, tc.want)
-		}
-	}
-}
-
-// socketAnswer is a message about a socket of IPv4.
-func socketAnswer(state uint8, local, remote string) []byte {
-	return answer(messageSockets, unix.NLM_F_MULTI, 1, func(m *message) {
-		b := make([]byte, socketMessageSize)
-		b[0], b[1] = unix.AF_INET, state
-		for i, text := range []string{local, remote} {
-			a := netip.MustParseAddrPort(text)
-			binary.BigEndian.PutUint16(b[4+2*i:], a.Port())
-			copy(b[8+16*i:], a.Addr().AsSlice())
-		}
-		m.buf = append(m.buf, b...)
-	})
-}
-
-// numbered gives the answers to a question its number.
-func numbered(sequence uint32, messages ...[]byte) []byte {
-	all := datagram(messages...)
-	for at := 0; at < len(all); at += align4(int(binary.NativeEndian.Uint32(all[at:]))) {
-		binary.NativeEndian.PutUint32(all[at+8:], sequence)
-	}
-	return all
-}
-
-func TestReadingWhatTheKernelMaySayOfSockets(t *testing.T) {
-	one := socketAnswer(kernelEstablished, "192.0.2.10:1", "192.0.2.20:2")
-	family := socketAnswer(kernelEstablished, "192.0.2.10:1", "192.0.2.20:2")
-	family[headerSize] = unix.AF_UNIX
-	cut := answer(messageSockets, 0, 1, func(m *message) { m.buf = append(m.buf, one[headerSize:len(one)-4]...) })
-	end := func(sequence uint32) []byte { return numbered(sequence, done(0)) }
-	rest := []any{end(2), end(3), end(4)}
-	for _, tc := range []struct {
-		name    string
-		answers []any
-		sockets int
-		err     error
-		text    string
-	}{
-		{"nothing", append([]any{end(1)}, rest...), 0, nil, ""},
-		{"one in each list", []any{numbered(1, one, done(0)), numbered(2, one, done(0)), numbered(3, one, done(0)), numbered(4, one, done(0))}, 4, nil, ""},
-		{"lost answers", append([]any{one, unix.ENOBUFS, one, end(1)}, rest...), 2, ErrTorn, "may be missing"},
-		{"no list of TCP", []any{refused(unix.ENOENT, 1), numbered(2, done(-int32(unix.ENOENT))), numbered(3, one, done(0)), end(4)}, 1, ErrNoSockets, "CONFIG_INET_TCP_DIAG"},
-		{"no list of UDP", []any{numbered(1, one, done(0)), end(2), refused(unix.ENOENT, 3), refused(unix.ENOENT, 4)}, 1, ErrNoSockets, "CONFIG_INET_UDP_DIAG"},
-		{"no list at all", []any{refused(unix.ENOENT, 1), refused(unix.ENOENT, 2), refused(unix.ENOENT, 3), refused(unix.ENOENT, 4)}, 0, ErrNoSockets, "CONFIG_INET_DIAG"},
-		{"another error", []any{one, refused(unix.ENOMEM, 1)}, 1, unix.ENOMEM, "read the host's sockets"},
-		{"silence", []any{one}, 1, errNoAnswer, ""},
-		{"a socket of another family", []any{family}, 0, errMalformed, ""},
-		{"a socket in a state that was not asked for", []any{socketAnswer(kernelClose, "192.0.2.10:1", "0.0.0.0:0")}, 0, errMalformed, "state 7"},
-		{"a socket in a state that nobody knows", []any{socketAnswer(99, "192.0.2.10:1", "0.0.0.0:0")}, 0, errMalformed, "state 99"},
-		{"a message that ends early", []any{cut}, 0, errMalformed, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			n := 0
-			err := sockets(context.Background(), newConn(&script{answers: tc.answers}), allSockets, func(*Socket) error { n++; return nil })
-			if n != tc.sockets {
-				t.Errorf("%d sockets, want %d", n, tc.sockets)
-			}
-			if !errors.Is(err, tc.err) || err != nil && !strings.Contains(err.Error(), tc.text) {
-				t.Errorf("%v, want %v with %q", err, tc.err, tc.text)
-			}
-		})
-	}
-}
-
-func TestAKernelWithoutSocketDiagnosis(t *testing.T) {
-	dial := fmt.Errorf("open a netlink socket: %w", explain(unix.EPROTONOSUPPORT))
-	err := socketsError(unix.IPPROTO_TCP, dial)
-	if !errors.Is(err, ErrNoSockets) || errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "CONFIG_INET_DIAG") {
-		t.Error(err)
-	}
-	both := sockets(context.Background(), newConn(&script{answers: []any{refused(unix.ENOENT, 1), refused(unix.ENOENT, 2), refused(unix.ENOENT, 3), refused(unix.ENOENT, 4)}}), allSockets, nil)
-	for _, option := range []string{"CONFIG_INET_TCP_DIAG", "CONFIG_INET_UDP_DIAG"} {
-		if both == nil || strings.Count(both.Error(), option) != 1 {
-			t.Errorf("%v, want %s once", both, option)
-		}
-	}
-}
-
-// Nothing is kept of what was handed over.
-func TestReadingManySocketsTakesNoMemory(t *testing.T) {
-	var messages [][]byte
-	for port := range 300 {
-		messages = append(messages, socketAnswer(kernelEstablished, fmt.Sprintf("192.0.2.10:%d", port+1), "192.0.2.20:2"))
-	}
-	full := datagram(messages...)
-	n := 0
-	allocated := testing.AllocsPerRun(3, func() {
-		var answers []any
-		for range 333 {
-			answers = append(answers, full)
-		}
-		answers = append(answers, numbered(1, done(0)), numbered(2, done(0)), numbered(3, done(0)), numbered(4, done(0)))
-		n = 0
-		if err := sockets(context.Background(), newConn(&script{answers: answers}), allSockets, func(*Socket) error { n++; return nil }); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if n != 99_900 || allocated > 1000 {
-		t.Errorf("%.0f allocations for %d sockets", allocated, n)
-	}
-}
-
-func FuzzParseSocket(f *testing.F) {
-	for _, s := range capturedSockets {
-		f.Add(s.protocol, mustHex(f, s.hex))
-	}
-	f.Fuzz(func(t *testing.T, protocol uint8, b []byte) {
-		var s Socket
-		if err := s.parse(protocol, b); err != nil {
-			return
-		}
-		_ = s.String()
-		if s.Local.Addr().Is4In6() || s.Remote.Addr().Is4In6() || s.State == 0 {
-			t.Fatalf("%+v", s)
-		}
-	})
 }
