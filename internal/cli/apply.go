@@ -25,7 +25,9 @@ type applyOptions struct {
 	Plan        *planFile
 	PlanFile    string
 	AutoApprove bool
-	Verbose     bool
+	// Force carries a plan out that cuts the connection which the command runs over.
+	Force   bool
+	Verbose bool
 	// Flush says which live flows are cut, Flows how many of them are shown.
 	Flush conntrack.FlushMode
 	Flows int
@@ -49,6 +51,7 @@ the kernel or the policy moved on.
 			&cli.BoolFlag{Name: "auto-approve", Usage: "do not ask"},
 			&cli.BoolFlag{Name: "verbose", Usage: "also list every operation on the kernel's table, long lists whole, and slow network ACLs"},
 			flushFlag(), flowsFlag(),
+			&cli.BoolFlag{Name: "force", Usage: "go on even if that cuts the SSH connection which the command runs over"},
 			lockTimeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -60,7 +63,7 @@ the kernel or the policy moved on.
 			if err != nil {
 				return err
 			}
-			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Verbose: c.Bool("verbose"), LockTimeout: wait}
+			o := applyOptions{AutoApprove: c.Bool("auto-approve"), Force: c.Bool("force"), Verbose: c.Bool("verbose"), LockTimeout: wait}
 			if o.Flush, o.Flows, err = liveFlags(c); err != nil {
 				return err
 			}
@@ -137,6 +140,9 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 			s.remember(h, p.delta.After(), p.want)
 			return s.showApplied(p, o, false)
 		}
+		if p.live.cutsSSH && !o.Force {
+			return s.refuseSSH(p, o)
+		}
 		digest := p.work()
 		switch {
 		case attempt == 1 || digest != approved && o.AutoApprove:
@@ -179,6 +185,17 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 		}
 		s.inform("Another program changed the kernel's nftables at the same moment; looking again.")
 	}
+}
+
+// refuseSSH shows the plan that would cut the connection which the command runs
+// over, and returns why it is not carried out.
+func (s *session) refuseSSH(p *plan, o applyOptions) error {
+	if !s.JSON {
+		if err := s.showPlan(p, o.Verbose, nil); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("this apply would cut the SSH connection that it runs over (%s → %s); nothing was changed. To do it all the same: --force", p.live.ssh.client, p.live.ssh.server)
 }
 
 // unchanged says what a commit that failed left.

@@ -24,6 +24,10 @@ type liveWork struct {
 	entries int
 	// deleted is how many were deleted, after the commit.
 	deleted int
+	// ssh is the connection that the command runs over, cutsSSH is set if it is
+	// one of those that are cut.
+	ssh     sshConnection
+	cutsSSH bool
 	// unknown says why the live flows are not known; "" if they are.
 	unknown string
 }
@@ -68,7 +72,7 @@ func (w *liveWork) empty() bool { return w == nil || w.entries == 0 }
 // how many of them are kept for people to see. It changes nothing but the past in
 // the new record.
 func (s *session) judgeFlows(ctx context.Context, t *transition, limit int) (*liveWork, error) {
-	w := &liveWork{transition: t, flows: liveFlows{limit: limit}}
+	w := &liveWork{transition: t, flows: liveFlows{limit: limit}, ssh: sshOf(s.Environ)}
 	if t.old != nil {
 		t.new.Past = t.old.Past
 	}
@@ -188,6 +192,7 @@ func (w *liveWork) add(fate conntrack.Fate, reason conntrack.Reason, leg *conntr
 	view := func() liveFlowView { return newLiveFlowView(&leg.Packet, socket) }
 	switch fate {
 	case conntrack.Cut:
+		w.cutsSSH = w.cutsSSH || w.ssh.is(&leg.Packet)
 		why := "no rule allows it any more"
 		switch reason {
 		case conntrack.WasOpen:
