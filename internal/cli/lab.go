@@ -33,7 +33,7 @@ const labRunUsage = "sgc lab run [--all] [--table] [PATH], or sgc lab run [--spe
 
 func (s *session) labCommand() *cli.Command {
 	return &cli.Command{
-		Name: "lab", Usage: "try a policy, or play a scenario, with real packets in a private network", ArgsUsage: "run [PATH…] | clean",
+		Name: "lab", Usage: "try a policy with real packets in a private network", ArgsUsage: "run|clean [PATH…]",
 		Description: `Build a private network of namespaces, load the policy into the kernel there,
 send real packets, and show which of them passed. The packets are made from the
 policy: what each rule allows, and what stands just beside it. This machine's

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -52,6 +53,10 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 			return o, errors.New("the path is empty")
 		}
 		files, err := scenario.Find(path)
+		if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, scenario.Extension) {
+			// Whoever loads a policy says that there is none.
+			err = nil
+		}
 		if err != nil {
 			return o, fmt.Errorf("look for scenarios in %s: %w", path, cause(err))
 		}
@@ -164,6 +169,14 @@ func (s *session) loadScenarios(files []string) ([]*scenario.Scenario, error) {
 			all.Files[name] = f
 		}
 		out = append(out, l.Scenario)
+		if l.Scenario == nil {
+			continue
+		}
+		for _, p := range l.Scenario.Policies {
+			if p.Loaded.Policy != nil {
+				all.Add(policies.NotEnforced(p.Loaded.Policy)...)
+			}
+		}
 	}
 	return out, s.report(all)
 }

@@ -222,6 +222,8 @@ func (r *Run) play() (err error) {
 		}
 		r.taken = i + 1
 	}
+	// What is sent now is part of no step.
+	r.hold()
 	return nil
 }
 

@@ -50,9 +50,10 @@ func scalePolicy(p *policies.Policy, speed int) *policies.Policy {
 	return &out
 }
 
-// scalePolicyOf is scalePolicy for what a load returned.
+// scalePolicyOf is scalePolicy for what a load returned. Its warnings are left
+// out: a scenario may do what is not wise.
 func scalePolicyOf(l *policies.Loaded, speed int) *policies.Loaded {
-	return &policies.Loaded{Policy: scalePolicy(l.Policy, speed), Diagnostics: slices.Clone(l.Diagnostics), Files: l.Files}
+	return &policies.Loaded{Policy: scalePolicy(l.Policy, speed), Files: l.Files}
 }
 
 // timeouts are what the speed made of the idle timeouts that the managed host
