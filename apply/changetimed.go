@@ -90,9 +90,7 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 		}
 		plan := planBlind(s, sets[s])
 		if have := live[s]; have != nil {
-			if plan, err = planTimed(s, have, sets[s]); err != nil {
-				return g, err
-			}
+			plan = planTimed(s, have, sets[s], false)
 		}
 		p.sets = append(p.sets, setPlan{want: s, timed: plan})
 	}
@@ -119,8 +117,8 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 	return g, nil
 }
 
-// manyElements is how many elements a set has at least that is not read if it can be
-// done without: the kernel walks over all of a hash table for every datagram.
+// manyElements is how many elements a set has at least that is not read if it can
+// be done without: the kernel walks over all of a hash table for every datagram.
 const manyElements = 1000
 
 // timedSets reads sets with their elements; with blind, there is none for large
@@ -128,17 +126,7 @@ const manyElements = 1000
 func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Set][]TimedChange, blind bool) (map[*ruleset.Set]*Set, error) {
 	live := make(map[*ruleset.Set]*Set, len(sets))
 	for want := range sets {
-		b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *message) {
-			m.str(unix.NFTA_SET_TABLE, table)
-			m.str(unix.NFTA_SET_NAME, want.Name)
-		})
-		if errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("the kernel holds no set %s of table inet %s: %w", want.Name, table, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		have, err := decodeSet(b)
+		have, err := c.set(ctx, table, want.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -149,14 +137,27 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 			live[want] = nil
 			continue
 		}
-		list := newTimedReader(have)
-		if err := c.elements(ctx, table, want.Name, func(int) {}, list.element); err != nil {
+		if err := c.readTimed(ctx, table, have, func(int) {}); err != nil {
 			return nil, fmt.Errorf("elements of set %s: %w", want.Name, err)
 		}
-		have.Timed, have.timedCatchAll = list.elements(), list.catchAll
 		live[want] = have
 	}
 	return live, nil
+}
+
+// set reads the declaration of a set.
+func (c *conn) set(ctx context.Context, table, name string) (*Set, error) {
+	b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *message) {
+		m.str(unix.NFTA_SET_TABLE, table)
+		m.str(unix.NFTA_SET_NAME, name)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("the kernel holds no set %s of table inet %s: %w", name, table, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeSet(b)
 }
 
 // room makes the send buffer as large as a transaction of n bytes needs, and

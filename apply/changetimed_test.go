@@ -164,7 +164,7 @@ func TestConcurrentChanges(t *testing.T) {
 				// All of them put in the same one, too, and take another one out.
 				changes := append(put(exactName, own...), put(exactName, tuple(999_999, time.Duration(w+1)*time.Minute))...)
 				changes = append(changes, takeOut(exactName, tuple(999_998, 0))...)
-				changes = append(changes, put(rangesName, box(fmt.Sprintf("10.%d.%d.0/24", w, round), 1, 9, time.Minute))...)
+				changes = append(changes, put(rangesName, ranged(fmt.Sprintf("10.%d.%d.0/24", w, round), 1, 9, time.Minute))...)
 				if _, err := l.kernel.ChangeTimed(context.Background(), timedTable(), changes); err != nil {
 					t.Error(err)
 					return

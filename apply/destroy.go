@@ -50,18 +50,21 @@ func refusedDestroy(err error, errno unix.Errno) bool {
 func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
 	out := &batch{part: b.part}
 	out.message.buf = slices.Clone(b.message.buf[:b.operations[0].start])
-	live := map[*ruleset.Set]*timedReader{}
+	live := map[*ruleset.Set]*Set{}
 	for i, o := range b.operations {
 		if !o.destroys {
 			out.append(o, b.operation(i))
 			continue
 		}
 		if live[o.set] == nil {
-			r := &timedReader{keyLen: o.set.KeySize(), interval: o.set.Interval}
-			if err := c.elements(ctx, tableName, o.set.Name, func(int) {}, r.element); err != nil {
+			have, err := c.set(ctx, tableName, o.set.Name)
+			if err == nil {
+				err = c.readTimed(ctx, tableName, have, func(int) {})
+			}
+			if err != nil {
 				return nil, explain(err)
 			}
-			live[o.set] = r
+			live[o.set] = have
 		}
 		message, err := live[o.set].only(b.operation(i))
 		if err != nil {
@@ -90,10 +93,10 @@ func (b *batch) append(o operation, message []byte) {
 }
 
 // only returns a message that removes those of the elements of another one that
-// the reader has found; nil if there are none.
-func (r *timedReader) only(request []byte) ([]byte, error) {
-	there := make(map[span]bool, len(r.list))
-	for _, e := range r.list {
+// the set holds; nil if there are none.
+func (s *Set) only(request []byte) ([]byte, error) {
+	there := make(map[span]bool, len(s.Timed))
+	for _, e := range s.Timed {
 		there[span{e.First, e.Last}] = true
 	}
 	m := message{buf: slices.Clone(request[:headerSize+nfgenmsgSize])}
@@ -106,11 +109,11 @@ func (r *timedReader) only(request []byte) ([]byte, error) {
 		}
 		list := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for e := walk(a.data); e.next(); {
-			asked := timedReader{keyLen: r.keyLen, interval: r.interval}
+			asked := timedReader{keyLen: int(s.keyLen), interval: s.flags&unix.NFT_SET_INTERVAL != 0}
 			if err := asked.element(e.data); err != nil {
 				return nil, err
 			}
-			if asked.catchAll && r.catchAll || len(asked.list) == 1 && there[span{asked.list[0].First, asked.list[0].Last}] {
+			if asked.catchAll && s.timedCatchAll || len(asked.list) == 1 && there[span{asked.list[0].First, asked.list[0].Last}] {
 				m.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e.data)
 				found = true
 			}

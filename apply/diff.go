@@ -21,8 +21,8 @@ import (
 //
 // Timed changes are made together with what packets notice of the rest. Sets
 // that are timed are compared without their contents, but for elements that
-// somebody made to stay for ever, which go; one that is made anew loses its
-// elements. Ranges of a set may have no keys in common.
+// somebody made to stay for ever, which go; one that is made anew keeps its
+// elements, if it had the same keys, with what the snapshot found left of them.
 func Diff(have *Snapshot, want *ruleset.Table, timed ...TimedChange) (*Delta, error) {
 	return diff(have, want, false, timed)
 }
@@ -79,6 +79,8 @@ type planner struct {
 	delta *Delta
 	have  *Table
 	want  *ruleset.Table
+	// was is the kernel's table; have is an empty one if it is made anew.
+	was *Table
 	// part is the one whose messages are being written, batch the transaction
 	// that they go to, nil before the first message. The parts share one unless
 	// split is set.
@@ -124,6 +126,10 @@ type setPlan struct {
 }
 
 func (p *planner) plan() error {
+	p.was = p.have
+	if p.was == nil {
+		p.was = &Table{}
+	}
 	recreate := p.have != nil && (p.have.Comment != p.want.Comment || p.have.Flags != 0)
 	switch {
 	case p.have == nil:

@@ -30,16 +30,10 @@ func (p *planner) planElements() error {
 			continue
 		}
 		if s.want.Timed {
-			have := s.have
-			if s.fresh {
-				have = nil
-			}
-			var err error
-			if s.timed, err = planTimed(s.want, have, p.timed[s.want]); err != nil {
-				return err
-			}
-			if have != nil {
-				s.timed.drift(have)
+			if s.have == nil || s.fresh {
+				s.timed = planAnew(s.want, p.was.Set(s.want.Name), p.timed[s.want])
+			} else {
+				s.timed = planTimed(s.want, s.have, p.timed[s.want], true)
 			}
 			continue
 		}

@@ -161,6 +161,8 @@ func (r *elementReader) elements() elements {
 	e := elements{keyLen: r.keyLen, interval: r.interval, table: r.table, catchAll: r.catchAll}
 	order := r.order()
 	if !r.interval {
+		// A hash table that grows gives some of its elements twice.
+		order = slices.CompactFunc(order, func(a, b int32) bool { return bytes.Equal(r.key(a), r.key(b)) })
 		e.keys = make([]byte, 0, len(r.keys))
 		for _, i := range order {
 			e.keys = append(e.keys, r.key(i)...)

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -60,6 +61,8 @@ func (r *timedReader) element(b []byte) error {
 	case flags&elementCatchAll != 0:
 		r.catchAll = true
 		return nil
+	case e.Timeout != 0 && e.Expires == 0:
+		return nil // it ends at this moment
 	case !r.interval || e.Last == "":
 		e.Last = e.First
 	}
@@ -85,11 +88,44 @@ func decodeValue(b []byte) string {
 	return ""
 }
 
-// elements returns what was read, sorted. A hash table that grows while it is
-// dumped gives some of its elements twice.
-func (r *timedReader) elements() []ruleset.TimedElement {
-	slices.SortFunc(r.list, func(a, b ruleset.TimedElement) int {
+// readTimed reads the elements of a timed set into it.
+func (c *conn) readTimed(ctx context.Context, table string, s *Set, report func(int)) error {
+	found := map[span]seen{}
+	return c.whole(ctx, table, s, report, func() (func([]byte) error, func() bool) {
+		list, before, begin := newTimedReader(s), len(found), time.Now()
+		return list.element, func() bool {
+			for _, e := range list.list {
+				found[span{e.First, e.Last}] = seen{e, begin}
+			}
+			s.Timed, s.timedCatchAll = collect(found, begin), list.catchAll
+			// What the set counts may have ended, so that it does if nothing new is
+			// found.
+			complete := len(list.list) >= int(s.count) || len(found) == before
+			return complete && len(list.list) == len(s.Timed)
+		}
+	})
+}
+
+// seen is an element that was found by a dump that began at a time.
+type seen struct {
+	element ruleset.TimedElement
+	at      time.Time
+}
+
+// collect returns what was found by dumps up to the one that began now, sorted.
+func collect(found map[span]seen, now time.Time) []ruleset.TimedElement {
+	list := make([]ruleset.TimedElement, 0, len(found))
+	for _, f := range found {
+		e := f.element
+		if e.Timeout != 0 {
+			if e.Expires -= now.Sub(f.at).Truncate(time.Millisecond); e.Expires <= 0 {
+				continue
+			}
+		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b ruleset.TimedElement) int {
 		return cmp.Or(strings.Compare(a.First, b.First), strings.Compare(a.Last, b.Last))
 	})
-	return slices.CompactFunc(r.list, func(a, b ruleset.TimedElement) bool { return a.First == b.First && a.Last == b.Last })
+	return list
 }

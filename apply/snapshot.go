@@ -258,12 +258,7 @@ func (r *reader) elements(t *Table, s *Set) error {
 	// Time takes the elements of timed sets out without a generation: they are
 	// never remembered.
 	if s.timed() {
-		list := newTimedReader(s)
-		if err := r.conn.elements(r.ctx, t.Name, s.Name, r.report, list.element); err != nil {
-			return err
-		}
-		s.Timed, s.timedCatchAll = list.elements(), list.catchAll
-		return nil
+		return r.conn.readTimed(r.ctx, t.Name, s, r.report)
 	}
 	if r.known.Identity != "" {
 		if e, ok := knownElements(r.known.Table, s); ok {
@@ -272,12 +267,43 @@ func (r *reader) elements(t *Table, s *Set) error {
 			return nil
 		}
 	}
-	list := newElementReader(s)
-	if err := r.conn.elements(r.ctx, t.Name, s.Name, r.report, list.element); err != nil {
-		return err
+	return r.conn.whole(r.ctx, t.Name, s, r.report, func() (func([]byte) error, func() bool) {
+		list := newElementReader(s)
+		return list.element, func() bool {
+			s.elements = list.elements()
+			return s.elements.interval || s.elements.len() == len(list.ends) && s.elements.len() >= int(s.count)
+		}
+	})
+}
+
+// Attempts to read a set that the kernel is about to enlarge.
+const (
+	wholeAttempts = 10
+	wholePause    = 10 * time.Millisecond
+)
+
+// whole reads all elements of a set. The kernel enlarges a hash table some time
+// after elements came, and a dump meanwhile finds some of them twice and others
+// not at all. So read begins a dump, which ends with a function that reports
+// whether all that the set counts was there, each once; if it was not, there is
+// another dump, up to a limit: what the set counts may have ended.
+//
+// Source: Linux net/netfilter/nft_set_hash.c, nft_rhash_walk; lib/rhashtable.c.
+func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int), read func() (element func([]byte) error, done func() bool)) error {
+	for attempt := 1; ; attempt++ {
+		element, done := read()
+		if err := c.elements(ctx, table, s.Name, report, element); err != nil {
+			return err
+		}
+		if done() || attempt == wholeAttempts {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wholePause):
+		}
 	}
-	s.elements = list.elements()
-	return nil
 }
 
 // elements calls f for every element of a set, and report with the number of
