@@ -47,11 +47,16 @@ func identify(path string) (identity, error) {
 	return identity{uint64(stat.Dev), stat.Ino}, nil
 }
 
+// ownNamespace is the namespace of the process. It is asked of the thread that
+// runs: /proc/self stands for the first one, which may be left in another
+// namespace by a goroutine that looked around there and ended.
+const ownNamespace = "/proc/thread-self/ns/net"
+
 // namespaceKey returns the directory name of a namespace's record; "" is the
 // host's. The argument is that of --netns: a name, a path, or "" for the
 // namespace of the process.
 func namespaceKey(netns string) (string, error) {
-	paths := []string{"/proc/self/ns/net"}
+	paths := []string{ownNamespace}
 	switch {
 	case strings.Contains(netns, "/"):
 		paths = []string{netns}
@@ -89,7 +94,7 @@ func namespaceKey(netns string) (string, error) {
 		}
 	}
 	if hidden != nil {
-		if own, err := identify("/proc/self/ns/net"); err == nil && own == this {
+		if own, err := identify(ownNamespace); err == nil && own == this {
 			return "", nil
 		}
 	}

@@ -293,7 +293,11 @@ func (p *settingsPlan) carryOut(t *conntrack.Table, dir *apply.Dir) ([]conntrack
 			p.kept.Found[d.Setting], p.kept.Set[d.Setting] = found, p.sight.kept.Set[d.Setting]
 		}
 	}
-	return done, p.keep(dir)
+	if dir == nil {
+		return done, nil
+	}
+	// What is on the disk still says that they are being changed.
+	return done, p.kept.keep(dir)
 }
 
 // keep puts on the disk what is known once all is set, if it is not there.

@@ -265,6 +265,30 @@ func TestSettingsThatCannotBeKept(t *testing.T) {
 	}
 }
 
+// What was mended once is drift when it happens again.
+func TestDriftOfSettingsAgain(t *testing.T) {
+	s := newStage(t, true)
+	s.write("web.hcl", webPolicy)
+	s.mustRun("apply", "--auto-approve", s.dir)
+	for _, value := range []string{"90", "91"} {
+		if err := s.ns.Do(func() error {
+			return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream", []byte(value), 0)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.mustRun("plan", s.dir); !strings.Contains(r.out, "the host's udp stream timeout is "+value+"s, not 3m  (changed by hand)") {
+			t.Errorf("plan prints\n%s", r.out)
+		}
+		s.mustRun("apply", "--auto-approve", s.dir)
+		if now := s.settings(); now["udp_timeout_stream"] != "180" {
+			t.Errorf("the kernel has %v", now)
+		}
+		if r := s.mustRun("status"); !strings.Contains(r.out, "drift\n  none\n") {
+			t.Errorf("status prints\n%s", r.out)
+		}
+	}
+}
+
 // A file that cannot be believed stops every command that needs it.
 func TestKeptSettingsThatCannotBeRead(t *testing.T) {
 	s := newStage(t, true)
