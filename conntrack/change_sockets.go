@@ -50,16 +50,6 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	return nil
 }
 
-// waitsFor reports whether a socket waits for peers where a connected one is.
-func (o *Openers) waitsFor(s *Socket) bool {
-	for i := range o.waiting[waitingPort{s.Protocol, s.Local.Port()}] {
-		if o.waiting[waitingPort{s.Protocol, s.Local.Port()}][i].covers(s) {
-			return true
-		}
-	}
-	return false
-}
-
 // socketLink returns the name of the interface that a connected socket's packets
 // cross, or "".
 func (r *Routes) socketLink(s *Socket) (string, error) {

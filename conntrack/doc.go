@@ -14,6 +14,7 @@
 //	             Table.Seed         entries for the host's sockets
 //	routes.go    Table.Routes       ip address, ip route get
 //	judge.go     Judge.Entry        the policy's word on an entry
+//	change.go    Change.Entry       what a change of policy does to its flow
 //
 // Nothing here is kept for a whole table: an entry is valid while the function
 // runs that it is handed to.

@@ -96,13 +96,21 @@ func (o *Openers) Opened(s *Socket) flow.Direction {
 	case SynReceived:
 		return flow.Ingress
 	}
+	if o.waitsFor(s) {
+		return flow.Ingress
+	}
+	return o.byPorts(s.Local.Port(), s.Remote.Port())
+}
+
+// waitsFor reports whether a socket waits for peers where a connected one is.
+func (o *Openers) waitsFor(s *Socket) bool {
 	waiting := o.waiting[waitingPort{s.Protocol, s.Local.Port()}]
 	for i := range waiting {
 		if waiting[i].covers(s) {
-			return flow.Ingress
+			return true
 		}
 	}
-	return o.byPorts(s.Local.Port(), s.Remote.Port())
+	return false
 }
 
 const (

@@ -1,7 +1,6 @@
 package policies
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"sort"
@@ -109,27 +108,7 @@ func (e *effects) openPorts(k openKey) []flow.PortRange {
 	if ports, ok := e.open[k]; ok {
 		return ports
 	}
-	var ports []flow.PortRange
-	if k.on.wholeRules[k.direction.Opposite()].anyRule(k.protocol, k.family, 0) != nil {
-		k.on.anyRules[k.direction].each(func(r *judgedRule) {
-			switch {
-			case !r.any[familyIndex(k.family)]:
-			case r.AllProtocols:
-				ports = append(ports, flow.AllPorts)
-			case r.Protocol == k.protocol:
-				ports = append(ports, r.Ports...)
-			}
-		})
-	}
-	slices.SortFunc(ports, func(a, b flow.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var open []flow.PortRange
-	for _, x := range ports {
-		if n := len(open); n > 0 && int(x.First) <= int(open[n-1].Last)+1 {
-			open[n-1].Last = max(open[n-1].Last, x.Last)
-		} else {
-			open = append(open, x)
-		}
-	}
+	open := k.on.openPorts(k.direction, k.protocol, k.family)
 	e.open[k] = open
 	return open
 }

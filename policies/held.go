@@ -103,15 +103,7 @@ func (h Held) Remaining(judge *Judge) []Held {
 		return []Held{h}
 	}
 	box := ClosedSpace{LocalPorts: onePort(h.LocalPort), PeerPorts: h.PeerPorts, Peers: []flow.Range{h.Peers}}
-	var out []Held
-	for _, rest := range newRefusals(judge).of(h.Interface, h.Opened, box) {
-		for _, peers := range rest.Peers {
-			piece := h
-			piece.Peers, piece.PeerPorts = peers, rest.PeerPorts
-			out = append(out, piece)
-		}
-	}
-	return out
+	return appendHeld(nil, judge.refusals().few(h.Interface, h.Opened, box, maxPieces), h)
 }
 
 // tuple is the opening packet of an exact hold if there was no NAT.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"sgc/internal/flow"
 )
@@ -17,6 +18,8 @@ type Judge struct {
 	host      hostExemptions
 	// rules are those of each group, attached or not.
 	rules map[string][]*judgedRule
+	// refusals is what nothing allows; it remembers what it was asked.
+	refusals func() *refusals
 }
 
 // attachment is what one interface block attaches: its groups' rules, its ACL
@@ -44,6 +47,7 @@ type trackedPeers struct {
 // nothing, and an unknown ACL denies everything.
 func NewJudge(p *Policy) *Judge {
 	j := &Judge{exact: map[string]*attachment{}, host: newHostExemptions(&p.Host), rules: indexRules(p)}
+	j.refusals = sync.OnceValue(func() *refusals { return newRefusals(j) })
 	acls := map[string]*ACL{}
 	for _, a := range p.ACLs {
 		acls[a.Name] = a
