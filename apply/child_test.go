@@ -310,7 +310,43 @@ func childInUserNamespace() error {
 	if now, err := k.Generation(ctx); err != nil || now != s.Generation {
 		return fmt.Errorf("generation %d, was %d: %w", now, s.Generation, err)
 	}
+	if err := manyTimedElements(ctx, k); err != nil {
+		return err
+	}
 	return k.Close()
+}
+
+// manyTimedElements puts in more than the socket takes at once.
+func manyTimedElements(ctx context.Context, k *Kernel) error {
+	s, err := k.Snapshot(ctx, nil)
+	if err != nil {
+		return err
+	}
+	d, err := Diff(s, timedTable())
+	if err != nil {
+		return err
+	}
+	if err := k.Commit(ctx, d); err != nil {
+		return err
+	}
+	const n = 60_000
+	var changes []TimedChange
+	for i := range n {
+		e := tuple(i, time.Hour)
+		e.Comment = strings.Repeat("x", maxElementComment)
+		changes = append(changes, put(exactName, e)...)
+	}
+	g, err := k.ChangeTimed(ctx, timedTable(), changes)
+	if err != nil {
+		return err
+	}
+	if s, err = k.Snapshot(ctx, nil); err != nil {
+		return err
+	}
+	if got := len(s.Table.Set(exactName).Timed); got != n || g.From != d.After() || g.To != s.Generation || g.To < g.From+2 {
+		return fmt.Errorf("%d elements, generations %v after %d", got, g, d.After())
+	}
+	return nil
 }
 
 // largeSet is an interval set of n prefixes that do not touch.

@@ -227,9 +227,9 @@ func (d *Delta) Digest() string {
 
 // Changes returns the differences: of the table, of objects and chains with
 // their rules, of sets with their elements, each by name. A set that is new,
-// or that goes, counts as one change with all its elements but for timed ones
-// that are put in. What has to be
-// made anew only because something that it refers to is, is no change.
+// or that goes, counts as one change with all its elements, but for timed ones
+// that are put in. What has to be made anew only because something that it refers
+// to is, is no change.
 func (d *Delta) Changes() iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		for _, c := range d.changes {

@@ -18,8 +18,8 @@ const destroyAttempts = 10
 
 // send sends one transaction and reads what became of it. If the kernel is too
 // old to remove elements whether they are there or not (Linux before 6.3), it
-// reads which are there and sends the transaction with these alone. It is never
-// empty: a transaction has something that is sure to be done.
+// reads which are there and sends the transaction with these alone. That is never
+// empty: every transaction has something that is sure to be done.
 func (c *conn) send(ctx context.Context, b *batch) error {
 	err := c.sendOnce(ctx, b)
 	if !refusedDestroy(err, unix.EINVAL) {

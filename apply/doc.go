@@ -9,7 +9,28 @@
 // A snapshot keeps rules as the raw attributes of the kernel's dump, and Diff
 // compares them in canonical form (canon.go) with the encoded wanted ones: what
 // this package does not know is a difference, never overlooked. Sets are
-// compared by their declaration and, but for dynamic sets, element by element.
+// compared by their declaration and, but for dynamic and timed sets, element by
+// element. Objects that hold timeouts are compared by the states that are wanted.
+//
+// # Timed elements
+//
+// Elements of timed sets are no part of a table: they come, and go before their
+// time, by changes that somebody asks for (TimedChange), either together with what
+// packets notice of a delta, or by themselves:
+//
+//	delta, err := apply.Diff(have, want, changes...)
+//	generations, err := k.ChangeTimed(ctx, want, changes)
+//
+// The kernel takes elements out when their time is over, without a generation, and
+// so at any moment between a snapshot and a commit. Nothing fails of that: what is
+// removed may be gone (on kernels before 6.3, which refuse that, a refused
+// transaction is sent again with what is left), and what is added may be there,
+// and then keeps its time. For since Linux 6.12 adding what is there gives it the
+// time that the message says: it is told the time to live that it has.
+//
+// Every transaction makes a generation, also one that finds all of its elements
+// gone: Delta.After and Generations count on it. A snapshot always reads timed
+// elements from the kernel, also one from memory.
 //
 // # One transaction, or up to three
 //
@@ -63,7 +84,8 @@
 // for it unless an edit takes an address from one list and, in the same apply,
 // gives the list to another rule, or takes a port from a rule whose addresses it
 // changes as well. What is made anew by the switch (somebody changed its
-// declaration by hand) is empty for as long as a new set is.
+// declaration by hand) is empty for as long as a new set is. And timed ranges,
+// which are interval sets too, begin to count as much later than the rules.
 //
 // If a transaction fails, what was prepared is taken out again (takeback.go); if
 // the clean-up fails, the policy is enforced all the same. A process that is

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -253,13 +252,6 @@ func (p *planner) flushChain(name string) {
 	m.finish()
 }
 
-func (p *planner) deleteSet(name, comment string) {
-	m := p.begin(unix.NFT_MSG_DELSET, 0, operation{action: Remove, kind: SetKind, name: name, comment: comment})
-	m.str(unix.NFTA_SET_TABLE, tableName)
-	m.str(unix.NFTA_SET_NAME, name)
-	m.finish()
-}
-
 func (p *planner) deleteChain(name, comment string) {
 	m := p.begin(unix.NFT_MSG_DELCHAIN, 0, operation{action: Remove, kind: ChainKind, name: name, comment: comment})
 	m.str(unix.NFTA_CHAIN_TABLE, tableName)
@@ -307,49 +299,6 @@ func (p *planner) setPolicy(c *ruleset.Chain) {
 	m.str(unix.NFTA_CHAIN_NAME, c.Name)
 	m.u32(unix.NFTA_CHAIN_POLICY, policyAccept)
 	m.finish()
-}
-
-func (p *planner) addSet(s *ruleset.Set) {
-	m := p.begin(unix.NFT_MSG_NEWSET, create, operation{action: Add, kind: SetKind, name: s.Name, comment: s.Comment})
-	m.str(unix.NFTA_SET_TABLE, tableName)
-	m.str(unix.NFTA_SET_NAME, s.Name)
-	m.u32(unix.NFTA_SET_FLAGS, setFlags(s))
-	m.u32(unix.NFTA_SET_KEY_TYPE, s.KeyType())
-	m.u32(unix.NFTA_SET_KEY_LEN, uint32(s.KeySize()))
-	// Sets that are used by name need no id of their own, but the kernel wants
-	// the attribute.
-	m.u32(unix.NFTA_SET_ID, uint32(len(p.batch.operations)))
-	if s.Map {
-		m.u32(unix.NFTA_SET_DATA_TYPE, verdictType)
-	}
-	if s.Timeout != 0 {
-		m.u64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout/time.Millisecond))
-	}
-	if ranges := s.Interval && len(s.Key) > 1; ranges || s.Size != 0 {
-		desc := m.nest(unix.NFTA_SET_DESC)
-		if s.Size != 0 {
-			m.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
-		}
-		if ranges {
-			m.fieldLengths(s)
-		}
-		m.end(desc)
-	}
-	if data := s.UserData(); len(data) > 0 {
-		m.bytes(unix.NFTA_SET_USERDATA, data)
-	}
-	m.finish()
-}
-
-// fieldLengths appends the lengths of the fields of a set's key.
-func (m *message) fieldLengths(s *ruleset.Set) {
-	list := m.nest(setDescConcat)
-	for _, length := range fieldLengths(s) {
-		field := m.nest(unix.NFTA_LIST_ELEM)
-		m.u32(setFieldLen, length)
-		m.end(field)
-	}
-	m.end(list)
 }
 
 // addRules inserts the rules that come. Several before the same anchor come to

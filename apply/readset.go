@@ -1,0 +1,83 @@
+package apply
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// elements reads the contents of a set. Those of dynamic sets belong to the
+// packets and are left alone.
+func (r *reader) elements(t *Table, s *Set) error {
+	s.elements = elements{
+		keyLen: int(s.keyLen), interval: s.flags&unix.NFT_SET_INTERVAL != 0, catchAll: -1,
+	}
+	if s.flags&unix.NFT_SET_EVAL != 0 {
+		return nil
+	}
+	// Time takes the elements of timed sets out without a generation: they are
+	// never remembered.
+	if s.timed() {
+		return r.conn.readTimed(r.ctx, t.Name, s, r.report)
+	}
+	if r.known.Identity != "" {
+		if e, ok := knownElements(r.known.Table, s); ok {
+			s.elements = e
+			r.report(e.len())
+			return nil
+		}
+	}
+	return r.conn.whole(r.ctx, t.Name, s, r.report, func() (func([]byte) error, func() bool) {
+		list := newElementReader(s)
+		return list.element, func() bool {
+			s.elements = list.elements()
+			return s.elements.interval || s.elements.len() == len(list.ends) && s.elements.len() >= int(s.count)
+		}
+	})
+}
+
+// Attempts to read a set that the kernel is about to enlarge.
+const (
+	wholeAttempts = 10
+	wholePause    = 10 * time.Millisecond
+)
+
+// whole reads all elements of a set. The kernel enlarges a hash table some time
+// after elements came, and a dump meanwhile finds some of them twice and others
+// not at all. So read begins a dump, which ends with a function that reports
+// whether all that the set counts was there, each once; if it was not, there is
+// another dump, up to a limit: what the set counts may have ended.
+//
+// Source: Linux net/netfilter/nft_set_hash.c, nft_rhash_walk; lib/rhashtable.c.
+func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int), read func() (element func([]byte) error, done func() bool)) error {
+	for attempt := 1; ; attempt++ {
+		element, done := read()
+		if err := c.elements(ctx, table, s.Name, report, element); err != nil {
+			return err
+		}
+		if done() || attempt == wholeAttempts {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wholePause):
+		}
+	}
+}
+
+// elements calls f for every element of a set, and report with the number of
+// those that a message held.
+func (c *conn) elements(ctx context.Context, table, set string, report func(n int), f func(element []byte) error) error {
+	return c.dump(ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
+		func(m *message) {
+			m.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+			m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+		},
+		func(_ uint8, b []byte) error {
+			n, err := eachElement(b, f)
+			report(n)
+			return err
+		})
+}
