@@ -3,6 +3,7 @@ package policies
 import (
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 )
@@ -44,3 +45,14 @@ func Suggest(name string, candidates []string) string { return didYouMean(name, 
 
 // Friendly names a value in a sentence: "the text \"x\"", "a list".
 func Friendly(v cty.Value) string { return friendly(v) }
+
+// TooDeep finds text in HCL's own syntax that nests so deeply that its parser
+// would not survive, nil for none. Ask it before a text of somebody else is
+// parsed.
+func TooDeep(name string, text []byte) *hcl.Diagnostic {
+	s := &source{name: name, text: text}
+	if d := s.tooDeep(); d != nil {
+		return d
+	}
+	return s.tooLong(text)
+}

@@ -127,7 +127,7 @@ func (l *loader) attach(s *Scenario, h *Host, i *Interface, addresses []placed) 
 		case p.Addr().Is4In6() || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified() || p.Addr().IsLinkLocalUnicast():
 			l.errorAt(a.at, "Invalid address", "%s is no address that a host can have here.", p.Addr())
 			continue
-		case h.Has(p.Addr()):
+		case h.Has(p.Addr()) || slices.ContainsFunc(i.Addresses, func(o netip.Prefix) bool { return o.Addr() == p.Addr() }):
 			l.errorAt(a.at, "Address twice", "The host has %s already.", p.Addr())
 			continue
 		}

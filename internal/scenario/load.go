@@ -84,8 +84,12 @@ func Load(file string) *Loaded {
 // which the files that it names are looked for.
 func LoadText(file string, text []byte) *Loaded {
 	l := &loader{file: file, text: text}
-	parsed, diags := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
 	out := &Loaded{Report: &policies.Loaded{Files: map[string]*hcl.File{file: {Bytes: text}}}}
+	if d := policies.TooDeep(file, text); d != nil {
+		out.Report.Add(d)
+		return out
+	}
+	parsed, diags := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
 	if diags.HasErrors() {
 		// Later ones follow from the first.
 		out.Report.Add(diags[0])
@@ -228,6 +232,10 @@ func (l *loader) policy(s *Scenario, b *hclsyntax.Block, files map[string]*hcl.F
 	}
 	for _, d := range p.Loaded.Diagnostics {
 		if d.Severity == hcl.DiagError {
+			if d.Subject == nil {
+				at := r.place("file")
+				d.Subject = &at
+			}
 			l.diags = append(l.diags, d)
 		}
 	}

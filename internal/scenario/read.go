@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -191,12 +192,42 @@ func (r *reader) value(name string) (cty.Value, bool) {
 }
 
 func (l *loader) eval(e hcl.Expression) (cty.Value, bool) {
+	if !l.checkReferences(e) {
+		return cty.NilVal, false
+	}
 	v, diags := e.Value(l.ctx)
 	l.diags = append(l.diags, diags...)
 	if diags.HasErrors() || v.IsNull() || !v.IsWhollyKnown() {
 		return cty.NilVal, false
 	}
 	return v, true
+}
+
+// checkReferences reports names that mean nothing. HCL would report them too,
+// but in the words of objects and attributes.
+func (l *loader) checkReferences(e hcl.Expression) bool {
+	ok := true
+	for _, t := range e.Variables() {
+		at, known := t[0].SourceRange(), l.ctx.Variables[t.RootName()]
+		if known == cty.NilVal {
+			roots := slices.Sorted(maps.Keys(l.ctx.Variables))
+			l.errorAt(at, "Unknown reference", "There is no %q. A reference begins with %s.%s", t.RootName(), alternatives(roots), policies.Suggest(t.RootName(), roots))
+			ok = false
+			continue
+		}
+		step, isName := second(t)
+		if !isName || !known.Type().IsObjectType() || known.Type().HasAttribute(step) {
+			continue
+		}
+		names := slices.Sorted(maps.Keys(known.Type().AttributeTypes()))
+		noun := map[string]string{"local": "local value"}[t.RootName()]
+		if noun == "" {
+			noun = t.RootName()
+		}
+		l.errorAt(t.SourceRange(), "Unknown "+noun, "There is no %s %q.%s", noun, step, orList(policies.Suggest(step, names), names))
+		ok = false
+	}
+	return ok
 }
 
 func (r *reader) wrong(name, want string, v cty.Value) {

@@ -1,0 +1,261 @@
+package scenario
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"sgc/policies"
+)
+
+var update = flag.Bool("update", false, "rewrite the goldens in testdata")
+
+// base is a scenario without faults. The archives say what is different.
+const base = `title = "base"
+
+host "server" {
+  managed   = true
+  addresses = ["192.0.2.10/24", "2001:db8::10/64"]
+}
+
+host "client" {
+  addresses = ["192.0.2.77/24", "2001:db8::77/64"]
+}
+
+policy "closed" {
+  security_group "web" {
+    ingress "ssh" {
+      protocol    = "tcp"
+      ports       = [22]
+      cidr_blocks = ["192.0.2.77/32"]
+    }
+  }
+
+  interface "eth0" {
+    security_groups = [security_group.web]
+  }
+}
+
+step "one" {
+  apply "closed" {}
+
+  start "ping" {
+    protocol = "icmp"
+    from     = "client"
+    to       = "server"
+  }
+  wait "1s" {}
+
+  expect "ping" {
+    traffic = "refused"
+  }
+}
+`
+
+// TestLoadErrors holds what a load says of faults against goldens. A file of an
+// archive is a scenario, or, if it begins with a line "+++", the base with more
+// behind it; "NAME.want" is what is said of it.
+func TestLoadErrors(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no archives: %v", err)
+	}
+	for _, name := range names {
+		archive, err := txtar.ParseFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []txtar.File
+		changed := false
+		for _, f := range archive.Files {
+			if strings.HasSuffix(f.Name, ".want") {
+				continue
+			}
+			want := ""
+			if i := slices.IndexFunc(archive.Files, func(o txtar.File) bool { return o.Name == f.Name+".want" }); i >= 0 {
+				want = string(archive.Files[i].Data)
+			}
+			got := ""
+			t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar")+"/"+f.Name, func(t *testing.T) {
+				got = diagnose(t, f.Name+Extension, string(f.Data))
+				if got != want && !*update {
+					t.Errorf("got:\n%s\nwant:\n%s", got, want)
+				}
+			})
+			changed = changed || got != want
+			out = append(out, f, txtar.File{Name: f.Name + ".want", Data: []byte(got)})
+		}
+		if changed && *update {
+			archive.Files = out
+			if err := os.WriteFile(name, txtar.Format(archive), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func diagnose(t *testing.T, name, text string) string {
+	t.Helper()
+	if more, ok := strings.CutPrefix(text, "+++\n"); ok {
+		text = base + more
+	}
+	l := LoadText(name, []byte(text))
+	if (l.Scenario == nil) != l.Report.Diagnostics.HasErrors() {
+		t.Errorf("scenario %v, errors %t", l.Scenario, l.Report.Diagnostics.HasErrors())
+	}
+	var out bytes.Buffer
+	if err := policies.WriteDiagnostics(&out, l.Report, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestLoad(t *testing.T) {
+	l := LoadText("base.lab.hcl", []byte(base))
+	s := l.Scenario
+	if s == nil {
+		t.Fatal(l.Report.Diagnostics)
+	}
+	if s.Title != "base" || s.Speed != 1 || len(s.Hosts) != 2 || s.Managed().Name != "server" || len(s.Networks) != 1 {
+		t.Errorf("got %+v", s)
+	}
+	// Positions in a policy are those of the scenario.
+	rule := s.Policies[0].Loaded.Policy.Group("web").Rules[0]
+	if rule.Pos.File != "base.lab.hcl" || rule.Pos.Line != 14 || rule.Pos.Column != 5 {
+		t.Errorf("the rule stands at %s", rule.Pos)
+	}
+	f := s.Steps[0].Actions[1].(*Begin).Flow
+	if !f.IsPing() || f.Source.String() != "192.0.2.77" || f.Dest.String() != "192.0.2.10" || f.Interval != time.Second || f.Sends != [2]bool{true, false} {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// A policy block may be a file, with values for its variables.
+func TestLoadPolicyFile(t *testing.T) {
+	dir := t.TempDir()
+	policy := `variable "ports" { type = list(number) }
+variable "from" { type = string }
+security_group "web" {
+  ingress "x" {
+    protocol    = "tcp"
+    ports       = var.ports
+    cidr_blocks = [var.from]
+  }
+}
+interface "eth0" { security_groups = [security_group.web] }
+`
+	if err := os.WriteFile(filepath.Join(dir, "web.hcl"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := base + `
+locals { office = "203.0.113.${1}/32" }
+policy "file" {
+  file      = "web.hcl"
+  variables = { ports = [80, 443], from = local.office }
+}
+`
+	l := LoadText(filepath.Join(dir, "x.lab.hcl"), []byte(text))
+	if l.Scenario == nil {
+		t.Fatal(l.Report.Diagnostics)
+	}
+	rule := l.Scenario.Policies[1].Loaded.Policy.Group("web").Rules[0]
+	if len(rule.Ports) != 2 || rule.Prefixes[0].String() != "203.0.113.1/32" {
+		t.Errorf("got %+v", rule)
+	}
+}
+
+func TestFind(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"b/two.lab.hcl", "a.lab.hcl", "b/policy.hcl", ".git/x.lab.hcl", "b/.hidden.lab.hcl", "c/d/three.lab.hcl"} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := Find(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		files[i] = strings.TrimPrefix(files[i], dir+"/")
+	}
+	if want := []string{"a.lab.hcl", "b/two.lab.hcl", "c/d/three.lab.hcl"}; !slices.Equal(files, want) {
+		t.Errorf("got %q, want %q", files, want)
+	}
+	if files, err := Find(filepath.Join(dir, "b/policy.hcl")); err != nil || files != nil {
+		t.Errorf("a policy: %q, %v", files, err)
+	}
+	if _, err := Find(filepath.Join(dir, "nowhere")); err == nil {
+		t.Error("what is not there was found")
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"10": 10 * time.Second, "500ms": 500 * time.Millisecond, "1h30m": 90 * time.Minute, "5d": 120 * time.Hour, "1d2h": 26 * time.Hour, "0.5": 500 * time.Millisecond,
+	} {
+		if d, ok := parseDuration(text); !ok || d != want {
+			t.Errorf("%s is %s, %t", text, d, ok)
+		}
+	}
+	for _, text := range []string{"", "x", "-1s", "1d-2h", "-1d", "d", "1dd", "10 s"} {
+		if d, ok := parseDuration(text); ok {
+			t.Errorf("%q is %s", text, d)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		5 * time.Minute: "5m", 90 * time.Second: "1m30s", time.Hour: "1h", 350 * time.Second: "5m50s", 120 * time.Hour: "5d", time.Millisecond: "1ms", 0: "0s",
+	} {
+		if got := brief(d); got != want {
+			t.Errorf("%d is %q, want %q", d, got, want)
+		}
+	}
+}
+
+// What would make the parser overflow its stack is refused before.
+func TestLoadOfDeepText(t *testing.T) {
+	for _, text := range []string{strings.Repeat("[", 1_000_000), "locals { a = " + strings.Repeat("1 + ", 1_000_000) + "1 }"} {
+		l := LoadText("deep.lab.hcl", []byte(text))
+		if d := l.Report.Diagnostics; len(d) != 1 || !strings.HasPrefix(d[0].Summary, "Expression too ") {
+			t.Errorf("got %v", d)
+		}
+	}
+}
+
+// No text makes a load panic.
+func FuzzLoad(f *testing.F) {
+	f.Add(base)
+	names, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range names {
+		archive, err := txtar.ParseFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range archive.Files {
+			if !strings.HasSuffix(file.Name, ".want") {
+				f.Add(strings.Replace(string(file.Data), "+++\n", base, 1))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, "file") {
+			return // it would read files of this machine
+		}
+		l := LoadText("fuzz.lab.hcl", []byte(text))
+		if (l.Scenario == nil) != l.Report.Diagnostics.HasErrors() {
+			t.Errorf("scenario %v, errors %t", l.Scenario, l.Report.Diagnostics.HasErrors())
+		}
+	})
+}
