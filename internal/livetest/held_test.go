@@ -74,7 +74,7 @@ func TestHeldAgesOut(t *testing.T) {
 			}
 		}
 		time.Sleep(600 * time.Millisecond)
-		s.apply(with(closed(d).with(both(d, "third", "7003", anyone))))
+		s.apply(with(closed(d).with(both(d, "third", "7003", friends))))
 		time.Sleep(600 * time.Millisecond)
 		s.apply(with(closed(d)))
 		later := s.held()
@@ -90,13 +90,36 @@ func TestHeldAgesOut(t *testing.T) {
 			s.t.Errorf("%d elements are held, and later %d", len(first), len(later))
 		}
 
-		s.apply(with(open(d)))
+		s.reopen(with(open(d)), cut...)
 		if h := s.held(); len(h) > 0 {
 			s.t.Errorf("open again: %d elements are held: %v", len(h), sortedKeys(h))
 		}
 		mark(only(cut, isUDP)...)
 		s.smoothly("open again", only(cut, isUDP)...)
 	})
+}
+
+// reopen applies a policy that lets cut flows go on. Where NAT stands between,
+// the side that answered is silent for a moment: else its next packet might open
+// a flow of its own, for which NAT chooses other ports.
+func (s *stand) reopen(p policy, talks ...*talk) {
+	s.t.Helper()
+	silent := func(paused bool) {
+		for _, k := range talks {
+			callee := &k.far
+			if k.direction == flow.Ingress {
+				callee = &k.near
+			}
+			callee.paused.Store(paused)
+		}
+	}
+	if s.place == published {
+		silent(true)
+		time.Sleep(4 * pace)
+		defer silent(false)
+		defer time.Sleep(20 * pace)
+	}
+	s.apply(p)
 }
 
 // What is allowed again in part leaves in part.
@@ -108,8 +131,8 @@ func TestHeldLeavesInPart(t *testing.T) {
 		strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
 		s.apply(closed(d))
 		s.areCut("cut", append(mine, strangers...)...)
+		s.reopen(narrowed(d, friends...), append(mine, strangers...)...)
 		mark(only(mine, isUDP)...)
-		s.apply(narrowed(d, friends...))
 		s.smoothly("the friend's again", only(mine, isUDP)...)
 		s.areCut("the stranger's", strangers...)
 		s.opens("the friend's again", kinds(call{direction: d})...)

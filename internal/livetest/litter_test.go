@@ -72,22 +72,19 @@ func (s *stand) litter() litter {
 // SGC_LARGE makes it flip a thousand times.
 func TestFlipsLeaveNoLitter(t *testing.T) {
 	t.Parallel()
-	flips := 100
-	if os.Getenv("SGC_LARGE") != "" {
-		flips = 1000
-	}
 	d := flow.Ingress
 	for _, tt := range []struct {
 		name     string
 		at       place
+		flips    int
 		from, to policy
 	}{
-		{"open and closed", plain, open(d), closed(d)},
-		{"open and closed", notrackOff, open(d), closed(d)},
-		{"tracked and deleted", plain, policy{
+		{"open and closed", plain, 100, open(d), closed(d)},
+		{"open and closed", notrackOff, 30, open(d), closed(d)},
+		{"tracked and deleted", plain, 30, policy{
 			rules: closed(d).rules, groups: map[string][]string{"g": {serviceRule(d, friends)}}, attached: []string{"a", "g"},
 		}, closed(d)},
-		{"open and narrowed", besideNAT, open(d), narrowed(d, friends...)},
+		{"open and narrowed", besideNAT, 30, open(d), narrowed(d, friends...)},
 	} {
 		t.Run(tt.name+"/"+tt.at.String(), func(t *testing.T) {
 			t.Parallel()
@@ -101,6 +98,10 @@ func TestFlipsLeaveNoLitter(t *testing.T) {
 			s.apply(tt.to)
 			flip()
 			once := s.litter()
+			flips := tt.flips
+			if os.Getenv("SGC_LARGE") != "" {
+				flips = 1000
+			}
 			for range flips {
 				flip()
 			}

@@ -69,7 +69,7 @@ func TestUntrackedIsCut(t *testing.T) {
 		s.goOn("at the end", other...)
 
 		// What is allowed again works at once: the cut UDP flows themselves, too.
-		s.apply(open(d))
+		s.reopen(open(d), cut...)
 		mark(only(cut, isUDP)...)
 		s.smoothly("open again", only(cut, isUDP)...)
 		s.opens("open again", s.serviceCalls(d)[:4]...)
