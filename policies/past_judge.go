@@ -13,7 +13,10 @@ type PastJudge struct {
 	exists map[string]bool
 	// anyDeleted says that a group is known that does not exist.
 	anyDeleted bool
+	past       *Past
 	scopes     []*pastScope
+	// number is the place in past of each rule of the scopes.
+	number map[*Rule]int
 }
 
 // pastScope holds the rules that were past on the same interfaces.
@@ -35,7 +38,8 @@ func NewPastJudge(past *Past, old *Judge, new *Policy) *PastJudge {
 		for _, r := range past.Rules {
 			j.anyDeleted = j.anyDeleted || !j.exists[r.Group]
 		}
-		j.scopes = past.scopes(nil)
+		j.past, j.number = past, map[*Rule]int{}
+		j.scopes = past.scopes(j.number)
 	}
 	return j
 }
@@ -60,9 +64,7 @@ func (p *Past) scopes(numbers map[*Rule]int) []*pastScope {
 			Ports: r.Ports, ICMPType: r.ICMPType, ICMPCode: r.ICMPCode,
 		}
 		out[at].rules[r.Direction].add(&judgedRule{Rule: rule, peers: []*addressIndex{index}, width: ruleWidth(rule)})
-		if numbers != nil {
-			numbers[rule] = n
-		}
+		numbers[rule] = n
 	}
 	return out
 }

@@ -14,28 +14,30 @@ import (
 	"sgc/policies"
 )
 
-const conntrackUsage = "sgc conntrack stats|list|flush|tune [flags] [PATH]"
+const conntrackUsage = "sgc conntrack stats|list|explain|flush|tune [flags] [PATH]"
 
 // The commands below conntrack.
 const (
-	conntrackStats = "stats"
-	conntrackList  = "list"
-	conntrackFlush = "flush"
-	conntrackTune  = "tune"
+	conntrackStats   = "stats"
+	conntrackList    = "list"
+	conntrackExplain = "explain"
+	conntrackFlush   = "flush"
+	conntrackTune    = "tune"
 )
 
 // conntrackFlags says to which of the commands a flag belongs.
 var conntrackFlags = map[string][]string{
 	"prometheus": {conntrackStats},
-	"interface":  {conntrackList, conntrackFlush},
-	"group":      {conntrackList, conntrackFlush},
-	"rule":       {conntrackList, conntrackFlush},
-	"class":      {conntrackList, conntrackFlush},
-	"protocol":   {conntrackList, conntrackFlush},
-	"cidr":       {conntrackList, conntrackFlush},
-	"port":       {conntrackList, conntrackFlush},
-	"revoked":    {conntrackList, conntrackFlush},
+	"interface":  {conntrackList, conntrackExplain, conntrackFlush},
+	"group":      {conntrackList, conntrackExplain, conntrackFlush},
+	"rule":       {conntrackList, conntrackExplain, conntrackFlush},
+	"class":      {conntrackList, conntrackExplain, conntrackFlush},
+	"protocol":   {conntrackList, conntrackExplain, conntrackFlush},
+	"cidr":       {conntrackList, conntrackExplain, conntrackFlush},
+	"port":       {conntrackList, conntrackExplain, conntrackFlush},
+	"revoked":    {conntrackList, conntrackExplain, conntrackFlush},
 	"count":      {conntrackList},
+	"verbose":    {conntrackList},
 	"all":        {conntrackFlush},
 	"existing":   {conntrackTune},
 	approveFlag:  {conntrackFlush, conntrackTune},
@@ -45,7 +47,7 @@ const approveFlag = "auto-approve"
 
 func (s *session) conntrackCommand() *cli.Command {
 	return &cli.Command{
-		Name: "conntrack", Usage: "show, delete and tune live flows (stats, list, flush, tune)", ArgsUsage: "COMMAND",
+		Name: "conntrack", Usage: "show, explain, delete and tune live flows (stats, list, explain, flush, tune)", ArgsUsage: "COMMAND",
 		Description: `COMMAND is one of the following, and PATH may stand behind it. They look at the
 kernel's connection tracking as a policy sees it: the one at PATH, or without it
 the one that is enforced.
@@ -55,9 +57,16 @@ stats   how full the table is, what was dropped, and how many flows of which
 list    the live flows that cross the policy's interfaces: the class of each, the
         rule that allows it now, and when it ends unless a packet comes. It
         streams: a million flows need no more memory than one
-flush   delete what the flags choose, after a question. A flow of which a rule
-        allows the next packet goes on with a new entry, and its peers notice
-        nothing; only what no rule allows any more is cut
+explain why the flows are as they are, in sentences: their class, the rules that
+        allow them now or did before, why one is alive although no rule allows
+        it, the timeout that its next packet gives it, what a network ACL does to
+        it, and what would cut it. Flows of the host's sockets that have no entry
+        are there, too. With PATH, it also says what an apply of it would do.
+        list --verbose says the same of entries alone
+flush   delete what the flags choose, after a question. An open flow of which a
+        rule allows the next packet goes on with a new entry, and its peers
+        notice nothing; so do UDP and ping. A tracked TCP connection is cut,
+        since a new one begins with a SYN
 tune    set the timeouts and the limit that the policy asks for, after a
         question; --existing also shortens flows that are there already
 
@@ -78,6 +87,7 @@ crosses. Flags that choose must all be true of one of these lines.
 			&cli.BoolFlag{Name: "revoked", Usage: "choose flows that no rule allows any more"},
 			&cli.BoolFlag{Name: "all", Usage: "flush: choose every flow that crosses the policy's interfaces"},
 			&cli.BoolFlag{Name: "count", Usage: "list: print how many there are, and nothing else"},
+			&cli.BoolFlag{Name: "verbose", Usage: "list: explain each"},
 			&cli.BoolFlag{Name: "prometheus", Usage: "stats: print the text format of Prometheus"},
 			&cli.BoolFlag{Name: "existing", Usage: "tune: also shorten flows that are there already"},
 			&cli.BoolFlag{Name: approveFlag, Usage: "flush, tune: do not ask"},
@@ -97,8 +107,15 @@ crosses. Flags that choose must all be true of one of these lines.
 			if err != nil {
 				return err
 			}
-			if command == conntrackList {
-				return s.conntrackList(c.Context, path, choice, c.Bool("count"))
+			switch count, verbose := c.Bool("count"), c.Bool("verbose"); {
+			case count && verbose:
+				return errors.New("--count and --verbose contradict each other")
+			case command == conntrackExplain:
+				return s.conntrackExplain(c.Context, path, choice)
+			case command == conntrackList && verbose:
+				return s.listExplained(c.Context, path, choice)
+			case command == conntrackList:
+				return s.conntrackList(c.Context, path, choice, count)
 			}
 			return s.conntrackFlush(c.Context, path, choice, c.Bool("all"), c.Bool(approveFlag))
 		},
@@ -108,7 +125,7 @@ crosses. Flags that choose must all be true of one of these lines.
 // conntrackArguments returns which of the commands is meant, and the policy's
 // path, "" for that which is enforced.
 func conntrackArguments(c *cli.Context) (command, path string, err error) {
-	all := []string{conntrackStats, conntrackList, conntrackFlush, conntrackTune}
+	all := []string{conntrackStats, conntrackList, conntrackExplain, conntrackFlush, conntrackTune}
 	arguments := c.Args().Slice()
 	if len(arguments) == 0 {
 		return "", "", errors.New("what is to be done with conntrack? " + conntrackUsage)
@@ -130,7 +147,7 @@ func conntrackArguments(c *cli.Context) (command, path string, err error) {
 	}
 	for _, name := range c.LocalFlagNames() {
 		if of, ok := conntrackFlags[name]; ok && !slices.Contains(of, command) {
-			return "", "", fmt.Errorf("the flag --%s is not for conntrack %s, but for conntrack %s", name, command, strings.Join(of, " and "))
+			return "", "", fmt.Errorf("the flag --%s is not for conntrack %s, but for conntrack %s", name, command, someNames(of))
 		}
 	}
 	return command, path, nil
@@ -231,9 +248,13 @@ func (s *session) lastOfTwo(ctx context.Context, dir *apply.Dir) (last *enforced
 func (s *session) neededPolicy(ctx context.Context, path, command string) (*policies.Policy, error) {
 	p, err := s.knownPolicy(ctx, path)
 	if err == nil && p == nil {
-		err = fmt.Errorf("there is no record of an enforced policy: name one, sgc conntrack %s PATH", command)
+		err = noPolicy(command)
 	}
 	return p, err
+}
+
+func noPolicy(command string) error {
+	return fmt.Errorf("there is no record of an enforced policy: name one, sgc conntrack %s PATH", command)
 }
 
 // explainTorn tells of a torn reading, which is no failure of a command that

@@ -185,25 +185,30 @@ const (
 func (w *entryLines) of(e *conntrack.Entry, j *conntrack.Judged) []byte {
 	w.buf = w.buf[:0]
 	for i := range j.Legs {
-		l := &j.Legs[i]
-		w.cell(clean(l.Packet.Interface), widthInterface)
-		w.cell(l.Packet.Direction.String(), widthDirection)
-		w.cell(legText(&l.Packet), widthFlow)
-		w.cell(l.Class().String(), widthClass)
-		remaining := "-"
+		remaining, note := "-", stateText(e)
 		if endsAlone(e) {
 			remaining = shortTime(e.Remaining)
 		}
-		w.cell(remaining, widthRemaining)
-		w.buf = append(w.buf, w.ruleText(l)...)
 		if i > 0 {
-			w.buf = append(w.buf, " (the same flow)"...)
-		} else if state := stateText(e); state != "" {
-			w.buf = append(w.buf, " ("+state+")"...)
+			note = "the same flow"
 		}
-		w.buf = append(w.buf, '\n')
+		w.leg(&j.Legs[i], remaining, note)
 	}
 	return w.buf
+}
+
+// leg appends the line of a leg, with a note unless it is "".
+func (w *entryLines) leg(l *conntrack.Leg, remaining, note string) {
+	w.cell(clean(l.Packet.Interface), widthInterface)
+	w.cell(l.Packet.Direction.String(), widthDirection)
+	w.cell(legText(&l.Packet), widthFlow)
+	w.cell(l.Class().String(), widthClass)
+	w.cell(remaining, widthRemaining)
+	w.buf = append(w.buf, w.ruleText(l)...)
+	if note != "" {
+		w.buf = append(w.buf, " ("+note+")"...)
+	}
+	w.buf = append(w.buf, '\n')
 }
 
 // cell appends a column, and a space at least.

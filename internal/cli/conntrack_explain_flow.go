@@ -1,0 +1,299 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sgc/conntrack"
+	"sgc/internal/flow"
+	"sgc/policies"
+)
+
+// explanation says why a flow is as it is, and how it ends.
+type explanation struct {
+	Legs []legExplanation `json:"legs"`
+	// Timeout is null where no packet prolongs the flow.
+	Timeout *nextTimeout `json:"next_timeout"`
+	// Apply is what an apply of the policy does to the flow; null where it is the
+	// one that is enforced.
+	Apply *effectView `json:"apply,omitempty"`
+	// Sentences hold for the flow as a whole; each leg has its own.
+	Sentences []string `json:"sentences"`
+}
+
+// legExplanation is an explanation of a crossing of an interface.
+type legExplanation struct {
+	Interface string `json:"interface"`
+	// Why says why the leg has its class.
+	Why string `json:"why"`
+	// AllowedBy are all the rules that allow it now.
+	AllowedBy []string `json:"allowed_by"`
+	// HadAllowed are the rules that allowed it before, if none does now.
+	HadAllowed []pastView `json:"had_allowed,omitempty"`
+	// GoneSince is when the last of them was gone at the latest.
+	GoneSince *time.Time `json:"gone_since,omitempty"`
+	// Kept says why an open flow is in conntrack.
+	Kept string `json:"kept_in_conntrack_because,omitempty"`
+	// Denied are the directions whose packets the network ACL stops.
+	Denied []string `json:"denied_directions,omitempty"`
+	// CutBy are the ways in which it can be cut, of the policy that is enforced.
+	CutBy     []string `json:"cut_by"`
+	Sentences []string `json:"sentences"`
+}
+
+// pastView is a rule that is no more.
+type pastView struct {
+	Group string `json:"group"`
+	// Deleted says that the group is gone as well.
+	Deleted bool `json:"group_deleted,omitempty"`
+	policies.Columns
+}
+
+// effectView is what an apply does to a flow.
+type effectView struct {
+	Fate   conntrack.Fate   `json:"fate"`
+	Reason conntrack.Reason `json:"reason,omitempty"`
+}
+
+// entry explains the flow of an entry.
+func (x *explainer) entry(e *conntrack.Entry, j *conntrack.Judged, c *conntrack.Changed) explanation {
+	var out explanation
+	for i := range c.Legs {
+		l := &c.Legs[i]
+		leg := x.leg(&conntrack.Leg{Packet: l.Packet, Standing: l.New}, l.Old.Rule, c.KeptOut)
+		if l.Packet.Direction != j.Legs[i].Packet.Direction {
+			leg.say("The entry is written the other way round: a segment of the host began it, but a socket here waits for peers on that port, so the peer opened the connection.")
+		}
+		x.sayEnding(&leg, &j.Legs[i])
+		out.Legs = append(out.Legs, leg)
+	}
+	var text string
+	out.Timeout, text = x.timeouts.explain(e, j)
+	out.Sentences = append(out.Sentences, text)
+	if ending := x.flushEnding(j); ending != "" {
+		out.Sentences = append(out.Sentences, ending)
+	}
+	if x.planned != "" {
+		out.effect(c.Fate, c.Reason)
+	}
+	return out
+}
+
+// socket explains a flow without an entry.
+func (x *explainer) socket(f *socketFlow) explanation {
+	l, p := &f.leg, &f.leg.Packet
+	out := explanation{Legs: []legExplanation{x.leg(l, nil, false)}}
+	say := func(text string) { out.Sentences = append(out.Sentences, text) }
+	switch {
+	case f.keptOut:
+		say("The kernel does not track it (notrack): conntrack has no entry of it, so it has no timeout. It lives as long as its sockets do.")
+	case l.Class() == conntrack.ClassExempt:
+		say("Conntrack has no entry of it, and it needs none.")
+	case x.inForce == nil || x.planned != "":
+		say("Conntrack has no entry of it at the moment; an apply makes one where the kernel is to track it.")
+	case l.Class() == conntrack.ClassOpen:
+		say("Conntrack has no entry of it at the moment, and its next packet makes one.")
+	case f.socket.State == conntrack.SynSent && !l.Revoked():
+		say("Conntrack has no entry of it yet: the host is about to open it.")
+	case p.Protocol == flow.TCP:
+		say("Conntrack has no entry of it: it was idle for its timeout, it was cut, or somebody deleted the entry. None of its segments passes, since none is a SYN; its sockets have yet to notice.")
+	case l.Revoked():
+		say("Conntrack has no entry of it: it was idle for its timeout, or it was cut. Its sockets have yet to notice.")
+	default:
+		say("Conntrack has no entry of it: it is idle. Its next packet is judged as one that opens a flow.")
+	}
+	if l.Class() == conntrack.ClassOpen {
+		x.sayEnding(&out.Legs[0], l)
+	}
+	if x.planned != "" {
+		out.effect(f.fate, f.reason)
+	}
+	return out
+}
+
+// leg explains a leg. old is the rule by which the policy that is enforced
+// allows it, if it is another policy.
+func (x *explainer) leg(l *conntrack.Leg, old *policies.Rule, leftover bool) legExplanation {
+	p := &l.Packet
+	out := legExplanation{Interface: p.Interface, AllowedBy: []string{}, CutBy: []string{}, Why: x.index.ByGroups(p).Reason}
+	switch class := l.Class(); {
+	case class == conntrack.ClassExempt:
+		out.say("Exempt: %s. Neither groups nor network ACLs act on it.", out.Why)
+		return out
+	case l.Revoked() && x.planned != "":
+		out.say("No rule of this policy allows it: %s.", out.Why)
+		x.sayPast(&out, p, old)
+	case l.Revoked():
+		out.say("Tracked, and no rule allows it any more: %s.", out.Why)
+		x.sayPast(&out, p, old)
+		if x.inForce != nil {
+			out.say("It is alive all the same: tracked flows outlive their rule. It goes on until it has been idle for its timeout; a new flow of the kind is refused.")
+		}
+	case class == conntrack.ClassOpen:
+		out.say("Open: %s. The rules judge each of its packets.", out.Why)
+		x.sayAllowed(&out, l)
+		x.sayKept(&out, p, leftover)
+	default:
+		out.say("Tracked: %s. Its answers pass whatever the rules of the other direction say.", out.Why)
+		x.sayAllowed(&out, l)
+	}
+	x.sayDenied(&out, l)
+	return out
+}
+
+func (l *legExplanation) say(format string, args ...any) {
+	l.Sentences = append(l.Sentences, fmt.Sprintf(format, args...))
+}
+
+// sayAllowed names the rules that allow a leg.
+func (x *explainer) sayAllowed(out *legExplanation, l *conntrack.Leg) {
+	first := l.Rule.Address()
+	out.AllowedBy = append(out.AllowedBy, first)
+	var others []string
+	for _, r := range x.index.Allowing(&l.Packet) {
+		if r != l.Rule {
+			others = append(others, r.Address())
+		}
+	}
+	out.AllowedBy = append(out.AllowedBy, others...)
+	text := fmt.Sprintf("%s allows it (%s)", first, l.Rule.Pos)
+	if l.Rule.Pos.File == "" {
+		text = first + " allows it"
+	}
+	switch len(others) {
+	case 0:
+	case 1:
+		text += "; so does " + others[0]
+	default:
+		text += "; so do " + someNames(others)
+	}
+	out.say("%s.", text)
+}
+
+// pastShown is how many past rules sentences name.
+const pastShown = 3
+
+// sayPast names the rules that allowed a leg before.
+func (x *explainer) sayPast(out *legExplanation, p *flow.Packet, old *policies.Rule) {
+	if old != nil && x.step.recorded {
+		out.say("The policy that is enforced allows it: %s.", old.Address())
+		return
+	}
+	past := x.had.Allowed(p)
+	for _, r := range past {
+		out.HadAllowed = append(out.HadAllowed, x.newPastView(r, p))
+	}
+	switch {
+	case len(past) > 0:
+		var texts []string
+		for _, v := range out.HadAllowed {
+			texts = append(texts, v.String())
+		}
+		if more := len(texts) - pastShown; more > 0 {
+			texts = append(texts[:pastShown], fmt.Sprintf("%s more", thousands(more)))
+		}
+		since := x.since
+		out.GoneSince = &since
+		out.say("It was allowed before by %s; gone since the apply of %s at the latest.", strings.Join(texts, "; "), since.Local().Format("2006-01-02 15:04:05 MST"))
+	case x.inForce == nil:
+	default:
+		out.say("The record knows of no rule that ever allowed it: it was there before sgc enforced anything on %s, and was adopted; or another program made its entry.", p.Interface)
+	}
+}
+
+func (x *explainer) newPastView(r *policies.PastRule, p *flow.Packet) pastView {
+	v := pastView{Group: r.Group, Deleted: x.policy.Group(r.Group) == nil, Columns: r.Columns()}
+	for _, peers := range r.Peers {
+		if peers.Contains(p.Peer()) {
+			v.Peers = []string{rangeText(peers)}
+		}
+	}
+	return v
+}
+
+func (v pastView) String() string {
+	text := "security_group." + v.Group
+	if v.Deleted {
+		text += ", which is deleted"
+	}
+	preposition := flow.Ingress.Preposition()
+	if v.Direction == flow.Egress.String() {
+		preposition = flow.Egress.Preposition()
+	}
+	return fmt.Sprintf("%s (%s %s %s %s)", text, v.Direction, strings.TrimSpace(v.Protocol+" "+v.Ports), preposition, strings.Join(v.Peers, ", "))
+}
+
+// sayKept says why an open flow is in conntrack.
+func (x *explainer) sayKept(out *legExplanation, p *flow.Packet, leftover bool) {
+	known := x.step.new.Conntrack
+	if x.planned == "" && x.inForce != nil {
+		known = x.inForce.Conntrack
+	}
+	block := x.index.Interface(p.Interface)
+	switch reason := known[p.Family()]; {
+	case p.Forwarded:
+		out.Kept = "it is forwarded"
+	case block.NotrackOff:
+		out.Kept = fmt.Sprintf("notrack is \"off\" in %s", block.Address())
+	case reason != "":
+		out.Kept = reason
+	case leftover:
+		out.say("The kernel does not track such flows (notrack): the entry is a leftover that no packet refreshes, and says nothing of the flow.")
+		return
+	default:
+		return
+	}
+	out.say("It stays in conntrack all the same: %s.", out.Kept)
+}
+
+// sayDenied says what the network ACL does to a leg.
+func (x *explainer) sayDenied(out *legExplanation, l *conntrack.Leg) {
+	// The packets that answer, too, are those of an established flow: only the
+	// ACL judges them.
+	for _, p := range []*flow.Packet{&l.Packet, reply(&l.Packet)} {
+		if !x.index.Standing(p).Denied {
+			continue
+		}
+		out.Denied = append(out.Denied, p.Direction.String())
+		out.say("The network ACL stops its %s packets: %s. None passes while that is so; if that ends before the flow is idle for its timeout, the flow goes on.", p.Direction, x.index.Decide(p).Reason)
+	}
+}
+
+// effect says what an apply of a planned policy does.
+func (out *explanation) effect(fate conntrack.Fate, reason conntrack.Reason) {
+	out.Apply = &effectView{fate, reason}
+	text := ""
+	switch fate {
+	case conntrack.Cut:
+		switch reason {
+		case conntrack.GroupDeleted:
+			text = "cuts it: only groups that are deleted have ever allowed it"
+		default:
+			text = "cuts it: it was untracked, and no rule allows it any more"
+		}
+	case conntrack.Lingers:
+		text = "lets it go on until it is idle for its timeout, although no rule allows it any more"
+		if reason == conntrack.Adopted {
+			text = "adopts it: it goes on until it is idle for its timeout, although the policy would not let it open"
+		}
+	case conntrack.BecomesTracked:
+		text = "lets it go on, tracked from then on"
+	case conntrack.BecomesOpen:
+		text = "lets it go on, open (untracked) from then on: a later removal of its rule cuts it at once"
+	default:
+		text = "leaves it as it is"
+	}
+	out.Sentences = append(out.Sentences, "An apply of this policy "+text+".")
+}
+
+// groupAddresses are the addresses of groups, sorted.
+func groupAddresses(names []string) []string {
+	slices.Sort(names)
+	var out []string
+	for _, n := range slices.Compact(names) {
+		out = append(out, (&policies.Group{Name: n}).Address())
+	}
+	return out
+}
