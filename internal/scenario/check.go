@@ -11,7 +11,7 @@ const (
 	// checkPackets are enough to call a flow refused.
 	checkPackets = 3
 	// checkPatience is how long a flow may take that should be allowed.
-	checkPatience = 5 * time.Second
+	checkPatience = 3 * time.Second
 )
 
 // check opens a new flow, looks what becomes of it, and ends it.

@@ -294,16 +294,16 @@ func (f *Flow) host(side Side) string {
 func (p *player) seen(c *counts) string {
 	verb := "arrived"
 	if p.lane.Answered {
-		verb = "were answered"
+		verb = "answered"
 	}
 	var parts []string
 	for _, side := range []Side{Opener, Responder} {
 		if side == Responder && !p.spec.Sends[Responder] {
 			continue
 		}
-		text := fmt.Sprintf("%s sent %d, of which %d %s", p.spec.host(side), c.sent[side], c.passed[side], verb)
+		text := fmt.Sprintf("%s sent %d, %d %s", p.spec.host(side), c.sent[side], c.passed[side], verb)
 		if n := c.failed[side]; n > 0 {
-			text += fmt.Sprintf(" (%d not taken by its own kernel)", n)
+			text += fmt.Sprintf(" (%d: %s)", n, c.why[side])
 		}
 		parts = append(parts, text)
 	}

@@ -70,7 +70,12 @@ func (r *recorder) answered(seq int, at time.Duration) {
 	})
 }
 
+// failed records why a packet was not sent. An attempt to connect that nobody
+// answered was.
 func (r *recorder) failed(side Side, seq int, err error) {
+	if errors.Is(err, errNoAnswer) {
+		return
+	}
 	text := err.Error()
 	if errors.Is(err, syscall.EPERM) {
 		text = "refused by the sender's own rules"
@@ -116,9 +121,10 @@ func (r *recorder) snapshot() Lane {
 
 // counts are what a window of a lane holds.
 type counts struct {
-	// sent and passed count the packets of each side, failed those that the
-	// sender's kernel did not take.
+	// sent and passed count the packets of each side, failed those that were not
+	// even sent, why being the reason of the last of them.
 	sent, passed, failed [2]int
+	why                  [2]string
 	// firstSent is the number of the opener's first packet, and first that of the
 	// first that passed; 0 for none.
 	firstSent, first int
@@ -158,6 +164,7 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		}
 		if p.Failed != "" {
 			c.failed[p.Side]++
+			c.why[p.Side] = p.Failed
 		}
 	}
 	return c

@@ -432,7 +432,7 @@ const (
 	lookEvery = 2 * time.Millisecond
 	// patience is for what should have happened at once: one that is in vain
 	// ends after it.
-	patience = 10 * time.Second
+	patience = 5 * time.Second
 )
 
 // until waits until f is true or the time is over.

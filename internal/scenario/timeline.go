@@ -62,8 +62,8 @@ type Packet struct {
 	Arrived time.Duration `json:"arrived_ns,omitempty"`
 	// Answered is when the answer was back, 0 for never.
 	Answered time.Duration `json:"answered_ns,omitempty"`
-	// Failed says why the kernel did not take the packet: the sender's own rules
-	// refused it, or its connection is gone.
+	// Failed says why the packet was not sent: the sender's own rules refused it,
+	// or its connection is gone.
 	Failed string `json:"failed,omitempty"`
 }
 
