@@ -104,6 +104,24 @@ func withList(p *policies.Policy, members string) *policies.Policy {
 	return p
 }
 
+// A resolver stays reachable, and so does a DHCP server.
+func TestExemptPeersAreNotClosed(t *testing.T) {
+	old := attached(group("a", everything(flow.Ingress, "in", any6), everything(flow.Egress, "out", any6)))
+	new := attached(group("a", everything(flow.Egress, "out", "::/1", "8000::/2", "e000::/3")))
+	new.Host = policies.Host{DNSResolvers: prefixes("c000::/4"), Exempt: prefixes("d000::/5")}
+	c := policies.NewClosing(policies.NewJudge(old), policies.NewJudge(new))
+	const want = `0-545 54-65535: c000::/4 d800::/5
+0-65535 0-52: c000::/4 d800::/5
+0-65535 53: d800::/5
+546 54-546: c000::/4 d800::/5
+546 548-65535: c000::/4 d800::/5
+547-65535 54-65535: c000::/4 d800::/5`
+	got := spaceText(c.Space("eth0", flow.Egress, flow.IPv6))
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestAlwaysTrackedPeersWereNotOpen(t *testing.T) {
 	old := attached(group("a", udp(flow.Ingress, "dns", ports(port(53)), any6), everything(flow.Egress, "out", any6)))
 	old.Interfaces[0].AlwaysTrack = []*policies.AlwaysTrack{{ID: "1", Prefixes: prefixes("8000::/1")}, {ID: "2", Prefixes: prefixes("4000::/2", "4000::/3")}}
@@ -210,6 +228,13 @@ func TestHoldsOfBoundPorts(t *testing.T) {
 			[]string{"eth0 opened egress 40000, 0.0.0.0/0 0-52", "eth0 opened egress 40000, 0.0.0.0/0 54-65535", "eth0 opened egress 40000, 128.0.0.0/1 53"}},
 		{"a port of that range with a rule of its own is a server's", open,
 			attached(group("a", everything(flow.Ingress, "in", any4), udp(flow.Ingress, "vpn", ports(port(40000)), "0.0.0.0/1"))), []policies.BoundPort{client}, nil},
+		{"two servers, one of which closes for some", open,
+			attached(group("a", udp(flow.Ingress, "some", ports(port(5353)), "0.0.0.0/1"), everything(flow.Egress, "out", any4))),
+			[]policies.BoundPort{server, {Interface: "eth0", Family: flow.IPv4, Port: 53}, {Interface: "eth0", Family: flow.IPv4, Port: 54}},
+			[]string{"eth0 opened ingress 53, 0.0.0.0/0 0-65535", "eth0 opened ingress 5353, 128.0.0.0/1 0-65535", "eth0 opened ingress 54, 0.0.0.0/0 0-65535"}},
+		{"two clients", open, attached(group("a", everything(flow.Ingress, "in", any4))),
+			[]policies.BoundPort{client, {Interface: "eth0", Family: flow.IPv4, Port: 40001, Ephemeral: true}},
+			[]string{"eth0 opened egress 40000, 0.0.0.0/0 0-65535", "eth0 opened egress 40001, 0.0.0.0/0 0-65535"}},
 		{"nothing closes", open, open, []policies.BoundPort{client, server}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
