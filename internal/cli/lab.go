@@ -29,7 +29,7 @@ type labOptions struct {
 	meddle func(host *lab.Namespace) error
 }
 
-const labRunUsage = "sgc lab run [--all] [--table] [PATH], or sgc lab run [--speed N] [--parallel N] [--junit FILE] SCENARIO…"
+const labRunUsage = "sgc lab run [--all] [--table] [PATH], or sgc lab run [--speed N] [--parallel N] [--junit FILE] [--report FILE] SCENARIO…"
 
 func (s *session) labCommand() *cli.Command {
 	return &cli.Command{

@@ -28,6 +28,8 @@ type scenarioOptions struct {
 	Parallel int
 	// JUnit is the file for a report in XML, "" for none.
 	JUnit string
+	// Report is the file for a picture, "" for none.
+	Report string
 }
 
 func scenarioFlags() []cli.Flag {
@@ -35,6 +37,7 @@ func scenarioFlags() []cli.Flag {
 		&cli.IntFlag{Name: "speed", Usage: "play scenarios `N` times faster: their waits, intervals and timeouts are divided"},
 		&cli.IntFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: the number of processors)"},
 		&cli.StringFlag{Name: "junit", Usage: "also write what the scenarios found to `FILE`, as JUnit XML"},
+		&cli.StringFlag{Name: "report", Usage: "also draw what happened into `FILE`: a page (.html), or the picture of one scenario (.svg)"},
 	}
 }
 
@@ -45,7 +48,7 @@ const maxSpeed = 1000
 // scenarioOptions reads the command line. There are no files where the
 // arguments name a policy; then the flags of scenarios are refused.
 func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
-	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit")}
+	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit"), Report: c.String("report")}
 	without := ""
 	seen := map[string]bool{}
 	for _, path := range arguments {
@@ -71,7 +74,7 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		}
 	}
 	if len(o.Files) == 0 {
-		for _, name := range []string{"speed", "parallel", "junit"} {
+		for _, name := range []string{"speed", "parallel", "junit", "report"} {
 			if c.IsSet(name) {
 				return o, fmt.Errorf("--%s is for scenarios (files whose names end in %s), and none was named", name, scenario.Extension)
 			}
@@ -93,6 +96,10 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		return o, fmt.Errorf("--parallel is the number of scenarios to play at once, not %d", o.Parallel)
 	case c.IsSet("junit") && o.JUnit == "":
 		return o, errors.New("the value of --junit is empty; leave the flag out, or name a file")
+	case c.IsSet("report"):
+		if err := checkReport(o.Report, o.Files); err != nil {
+			return o, err
+		}
 	}
 	if o.Parallel == 0 {
 		o.Parallel = runtime.NumCPU()
@@ -108,6 +115,9 @@ func (o scenarioOptions) arguments(g globals) []string {
 	}
 	if o.JUnit != "" {
 		args = append(args, "--junit="+o.JUnit)
+	}
+	if o.Report != "" {
+		args = append(args, "--report="+o.Report)
 	}
 	args = append(args, fmt.Sprintf("--parallel=%d", o.Parallel), fmt.Sprintf("--json=%t", g.JSON), fmt.Sprintf("--no-color=%t", g.NoColor))
 	return append(append(args, "--", "run"), o.Paths...)
@@ -126,17 +136,27 @@ func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
 	if err != nil {
 		return err
 	}
-	results, err := s.playScenarios(ctx, scenarios, o)
+	picture, err := createReport(o.Report)
 	if err != nil {
 		if junit != nil {
 			err = errors.Join(err, junit.Close())
 		}
 		return err
 	}
+	results, err := s.playScenarios(ctx, scenarios, o)
+	if err != nil {
+		if junit != nil {
+			err = errors.Join(err, junit.Close())
+		}
+		return errors.Join(err, picture.drop())
+	}
 	if junit != nil {
 		if err := writeJUnit(junit, results); err != nil {
-			return err
+			return errors.Join(err, picture.drop())
 		}
+	}
+	if err := picture.write(results); err != nil {
+		return err
 	}
 	if s.JSON {
 		if err := s.writeJSON(scenariosView(results)); err != nil {

@@ -346,7 +346,11 @@ func (r *Run) judgements(s *Step, end time.Duration) ([]*judgement, error) {
 func (r *Run) act(a, next Action) ([]Verdict, error) {
 	switch a := a.(type) {
 	case *Apply:
-		return nil, r.change("apply "+a.Policy.Name, a.Hold, func() error {
+		text := "apply " + a.Policy.Name
+		if a.Flush != "" {
+			text += " --flush " + a.Flush
+		}
+		return nil, r.change(text, a.Hold, func() error {
 			if err := r.options.Enforcer.Apply(r.ctx, r.place, a.Policy.Path, scalePolicyOf(a.Policy.Loaded, r.speed), a.Flush); err != nil {
 				return err
 			}

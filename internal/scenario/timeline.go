@@ -95,6 +95,10 @@ func (l *Lane) Passed(p *Packet) time.Duration {
 	return p.Arrived
 }
 
+// NotTaken reports whether the kernel of the sender did not take the packet. An
+// attempt to open a connection that nobody answered was taken.
+func (p *Packet) NotTaken() bool { return p.Failed != "" && p.Failed != errNoAnswer.Error() }
+
 // Mark is a change of the managed host's policy.
 type Mark struct {
 	// Begun and Ended are when sgc was called and returned: the commit lies in
@@ -115,4 +119,12 @@ type Span struct {
 	// Failed says that an expectation was not met. It is known a little after the
 	// step has ended.
 	Failed bool `json:"failed,omitempty"`
+}
+
+// End is when the step ended: the time of the record while it runs.
+func (s *Span) End(t *Timeline) time.Duration {
+	if s.Ended == 0 {
+		return t.Length
+	}
+	return s.Ended
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
@@ -126,7 +127,7 @@ func (t *ticks) bars(p *path, xs []float64, base, height float64) {
 
 // whiskers lead from where late packets were sent to where they arrived.
 func (t *ticks) whiskers(of [][2]float64, y float64) {
-	slices.SortFunc(of, func(a, b [2]float64) int { return int(math.Copysign(1, a[0]-b[0])) })
+	slices.SortFunc(of, func(a, b [2]float64) int { return cmp.Compare(a[0], b[0]) })
 	p := &t.paths[late]
 	for i := 0; i < len(of); {
 		end := of[i][1]
@@ -141,22 +142,26 @@ func (t *ticks) whiskers(of [][2]float64, y float64) {
 	}
 }
 
-// marks draws a mark at each place. Those that would lie upon each other are
-// joined by a line to the last of them, so that none is left out.
+// marks draws a mark at each place. What would lie upon the mark before it is
+// joined to that by a line, so that nothing is left out.
 func (t *ticks) marks(k kind, xs []float64, middle float64, draw func(*path, float64)) {
 	p := &t.paths[k]
-	for i := 0; i < len(xs); {
-		first, last := xs[i], xs[i]
-		draw(p, first)
-		for i++; i < len(xs) && xs[i]-last < markStep; i++ {
-			last = max(last, xs[i])
-			if last-first < markStep {
-				continue
-			}
-			first = last
-			draw(p, last)
+	join := func(from, to float64) {
+		if to > from {
+			p.do("M", from, middle)
+			p.do("H", to+markStep/3)
 		}
-		_ = last
-		_ = middle
 	}
+	drawn, last := math.Inf(-1), math.Inf(-1)
+	for _, x := range xs {
+		if x-drawn < markStep {
+			last = x
+			t.merged = true
+			continue
+		}
+		join(drawn, last)
+		draw(p, x)
+		drawn, last = x, x
+	}
+	join(drawn, last)
 }
