@@ -50,6 +50,19 @@ func (r *Raw) Send(to netip.Addr, body []byte) error {
 	return nil
 }
 
+// SetHopLimit sets the hop limit, or time to live, of what the socket sends to a
+// single host.
+func (r *Raw) SetHopLimit(hops uint8) error {
+	level, option := unix.IPPROTO_IP, unix.IP_TTL
+	if r.family == flow.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
+	}
+	if err := r.conn.SetsockoptInt(level, option, int(hops)); err != nil {
+		return fmt.Errorf("set the hop limit of protocol %s in %s to %d: %w", r.protocol, r.name, hops, err)
+	}
+	return nil
+}
+
 // Receive returns the body of the next packet, which is a part of b, and where
 // it comes from. It fails when the socket is closed or the context ends.
 func (r *Raw) Receive(ctx context.Context, b []byte) (from netip.Addr, body []byte, err error) {
@@ -69,6 +82,16 @@ func (r *Raw) Receive(ctx context.Context, b []byte) (from netip.Addr, body []by
 		from = netip.AddrFrom16(sa.Addr)
 	}
 	return from, body, nil
+}
+
+// ICMPMessage builds the body of an ICMP message: its type and code, and what
+// follows the checksum. The kernel fills in the checksum of ICMPv6.
+func ICMPMessage(f flow.Family, kind, code uint8, rest []byte) []byte {
+	b := append([]byte{kind, code, 0, 0}, rest...)
+	if f == flow.IPv4 {
+		binary.BigEndian.PutUint16(b[2:], checksum(b))
+	}
+	return b
 }
 
 // Echo types by family: request, and reply.

@@ -22,6 +22,9 @@ func (r *Run) policyOf(p *player) []string {
 	switch {
 	case p.spec.IsPing():
 		packet.SourcePort, packet.ICMPType = 0, echoRequest[packet.Family()]
+	case p.spec.Message != nil:
+		m := p.spec.Message
+		packet.ICMPType, packet.ICMPCode, packet.HopLimit = m.Type, m.Code, m.HopLimit
 	case p.spec.Protocol == flow.TCP:
 		packet.TCPFlags = flow.SYN
 	}
@@ -44,6 +47,9 @@ func packetText(p *flow.Packet) string {
 	name := p.Protocol.Name(p.Family())
 	if p.Protocol.HasPorts() {
 		return fmt.Sprintf("%s %s → %s", name, netip.AddrPortFrom(p.Source, p.SourcePort), netip.AddrPortFrom(p.Dest, p.DestPort))
+	}
+	if p.Protocol.IsICMP(p.Family()) && p.ICMPType != echoRequest[p.Family()] {
+		name = fmt.Sprintf("%s type %d", name, p.ICMPType)
 	}
 	return fmt.Sprintf("%s %s → %s", name, p.Source, p.Dest)
 }
@@ -90,7 +96,7 @@ func (p *player) isOf(e *lab.Entry, view lab.Tuple) bool {
 	if e.Original.Protocol != p.spec.Protocol {
 		return false
 	}
-	if p.spec.IsPing() && e.Original.ICMPID != p.id {
+	if p.spec.IsPing() && e.Original.ICMPID != p.id || p.spec.Message != nil && e.Original.ICMPType != p.spec.Message.Type {
 		return false
 	}
 	ports := p.spec.Protocol.HasPorts()

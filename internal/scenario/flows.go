@@ -37,6 +37,7 @@ func (t *steps) flow(r *reader) *Flow {
 	}
 	t.addresses(r, f, family)
 	t.ports(r, f)
+	t.message(r, f)
 	if d, ok := r.duration("interval", leastInterval, time.Hour); ok {
 		f.Interval = d
 	}
@@ -47,14 +48,14 @@ func (t *steps) flow(r *reader) *Flow {
 		f.Size = n
 	}
 	f.Sends = [2]bool{true, true}
-	ping := f.Dest.IsValid() && f.IsPing()
+	icmp := f.Dest.IsValid() && f.Protocol.IsICMP(flow.FamilyOf(f.Dest))
 	if sends := r.choice("sends", "both", "from", "to"); sends != "" {
 		f.Sends = [2]bool{sends != "to", sends != "from"}
-		if ping {
-			t.errorAt(r.place("sends"), "One side sends", "A ping is sent by its opener and answered by the other side's kernel; remove this line.")
+		if icmp {
+			t.errorAt(r.place("sends"), "One side sends", "ICMP is sent by the flow's opener; the other side's kernel answers pings, and nobody anything else. Remove this line.")
 		}
 	}
-	if ping {
+	if icmp {
 		f.Sends = [2]bool{true, false}
 	}
 	return f

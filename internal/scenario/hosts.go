@@ -120,11 +120,14 @@ func (l *loader) host(s *Scenario, b *hclsyntax.Block) {
 func (l *loader) attach(s *Scenario, h *Host, i *Interface, addresses []placed) {
 	for _, a := range addresses {
 		p, err := netip.ParsePrefix(a.text)
+		// Those of IPv4 are the addresses of the cloud's services; those of IPv6
+		// mean nothing without an interface.
+		linkLocal := p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()
 		switch {
 		case err != nil:
 			l.errorAt(a.at, "Invalid address", `An address stands with the length of its network, such as "192.0.2.10/24" or "2001:db8::10/64", not %q.`, a.text)
 			continue
-		case p.Addr().Is4In6() || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified() || p.Addr().IsLinkLocalUnicast():
+		case p.Addr().Is4In6() || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified() || linkLocal:
 			l.errorAt(a.at, "Invalid address", "%s is no address that a host can have here.", p.Addr())
 			continue
 		case h.Has(p.Addr()) || slices.ContainsFunc(i.Addresses, func(o netip.Prefix) bool { return o.Addr() == p.Addr() }):

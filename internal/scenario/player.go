@@ -210,6 +210,8 @@ func (p *player) open(from, reaches *lab.Namespace) error {
 	switch {
 	case p.spec.IsPing():
 		return p.openPing(from, reaches)
+	case p.spec.Message != nil:
+		return p.openMessages(from, reaches)
 	case p.spec.Protocol.HasPorts() && p.spec.Protocol == protocolTCP:
 		return p.openTCP(from, reaches)
 	case p.spec.Protocol.HasPorts():

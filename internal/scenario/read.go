@@ -29,7 +29,7 @@ type shape struct {
 }
 
 var flowAttributes = []string{"protocol", "from", "to", "reaches", "family", "source", "destination", "port", "reaches_port",
-	"source_port", "id", "interval", "count", "size", "sends"}
+	"source_port", "id", "icmp_type", "icmp_code", "hop_limit", "interval", "count", "size", "sends"}
 
 // shapes is the language: blocks by name, "" for the file itself.
 var shapes = map[string]shape{

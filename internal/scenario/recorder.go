@@ -181,6 +181,8 @@ func laneTitle(f *Flow, sourcePort, id uint16) string {
 	switch {
 	case f.IsPing():
 		return fmt.Sprintf("ping %s → %s, id %d", f.From, f.To, id)
+	case f.Message != nil:
+		return fmt.Sprintf("%s type %d %s → %s", name, f.Message.Type, f.From, f.To)
 	case f.Protocol.HasPorts():
 		return fmt.Sprintf("%s %s:%d → %s:%d", name, f.From, sourcePort, f.To, f.Port)
 	}

@@ -167,6 +167,9 @@ type Flow struct {
 	Port, ReachesPort, SourcePort uint16
 	// ID is the identifier of a ping; 0 lets the run choose a new one.
 	ID uint16
+	// Message makes a flow of ICMP one of messages of that kind, which nobody
+	// answers, instead of a ping; nil for all others.
+	Message *ICMPMessage
 	// Interval is the time from one packet of a side to its next, before the
 	// speed divides it.
 	Interval time.Duration
@@ -182,7 +185,7 @@ type Flow struct {
 }
 
 // IsPing reports whether the flow is one of echo requests.
-func (f *Flow) IsPing() bool { return f.Protocol.IsICMP(flow.FamilyOf(f.Dest)) }
+func (f *Flow) IsPing() bool { return f.Message == nil && f.Protocol.IsICMP(flow.FamilyOf(f.Dest)) }
 
 // Traffic is what becomes of a flow's packets.
 type Traffic uint8
