@@ -51,8 +51,11 @@ func (t *steps) flow(r *reader) *Flow {
 	icmp := f.Dest.IsValid() && f.Protocol.IsICMP(flow.FamilyOf(f.Dest))
 	if sends := r.choice("sends", "both", "from", "to"); sends != "" {
 		f.Sends = [2]bool{sends != "to", sends != "from"}
-		if icmp {
-			t.errorAt(r.place("sends"), "One side sends", "ICMP is sent by the flow's opener; the other side's kernel answers pings, and nobody anything else. Remove this line.")
+		switch {
+		case icmp && f.Message != nil:
+			t.errorAt(r.place("sends"), "One side sends", "ICMP messages are sent by the flow's opener, and nobody answers; remove this line.")
+		case icmp:
+			t.errorAt(r.place("sends"), "One side sends", "A ping is sent by its opener and answered by the other side's kernel; remove this line.")
 		}
 	}
 	if icmp {
