@@ -18,7 +18,7 @@ import (
 func TestConntrackWithoutTheRight(t *testing.T) {
 	s := newStage(t, true)
 	s.write("web.hcl", webPolicy)
-	for _, command := range [][]string{{"stats"}, {"stats", s.dir}, {"list", s.dir}, {"flush", "--all", "--auto-approve", s.dir}, {"tune", "--auto-approve", s.dir}} {
+	for _, command := range [][]string{{"stats"}, {"stats", s.dir}, {"list", s.dir}, {"list", "--verbose", s.dir}, {"explain", s.dir}, {"flush", "--all", "--auto-approve", s.dir}, {"tune", "--auto-approve", s.dir}} {
 		self, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)
@@ -45,7 +45,7 @@ func TestConntrackOfNoNamespace(t *testing.T) {
 	s := newStage(t, true)
 	s.write("web.hcl", webPolicy)
 	s.ns = nil
-	for _, command := range []string{"stats", "list", "tune"} {
+	for _, command := range []string{"stats", "list", "explain", "tune"} {
 		s.mustFail(s.sgc(context.Background(), nil, "conntrack", command, s.dir, "--netns=no-such-namespace"), `"no-such-namespace"`)
 		s.mustFail(s.sgc(context.Background(), nil, "conntrack", command, s.dir, "--netns="+s.dir+"/web.hcl"), "no network namespace")
 	}
