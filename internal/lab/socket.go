@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/socket"
@@ -47,34 +48,50 @@ func (n *Namespace) DialTCP(ctx context.Context, local, remote netip.AddrPort) (
 	return c.(*net.TCPConn), nil
 }
 
-// ListenUDP opens an unconnected UDP socket inside the namespace.
+// ListenUDP opens an unconnected UDP socket inside the namespace. Others may
+// share its port.
 func (n *Namespace) ListenUDP(local netip.AddrPort) (*net.UDPConn, error) {
-	var c *net.UDPConn
+	lc := net.ListenConfig{Control: sharePort}
+	var c net.PacketConn
 	err := n.Do(func() (err error) {
-		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
+		c, err = lc.ListenPacket(context.Background(), "udp", local.String())
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen in %s: %w", n.name, err)
 	}
-	return c, nil
+	return c.(*net.UDPConn), nil
 }
 
-// DialUDP opens a connected UDP socket inside the namespace.
+// DialUDP opens a connected UDP socket inside the namespace. Its local port may
+// be one that somebody else has: the kernel gives a packet to the socket that is
+// connected to its sender, and all others to the unconnected one.
 func (n *Namespace) DialUDP(local, remote netip.AddrPort) (*net.UDPConn, error) {
-	var from *net.UDPAddr
+	d := net.Dialer{Control: sharePort}
 	if local.IsValid() {
-		from = net.UDPAddrFromAddrPort(local)
+		d.LocalAddr = net.UDPAddrFromAddrPort(local)
 	}
-	var c *net.UDPConn
+	var c net.Conn
 	err := n.Do(func() (err error) {
-		c, err = net.DialUDP("udp", from, net.UDPAddrFromAddrPort(remote))
+		c, err = d.Dial("udp", remote.String())
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial from %s: %w", n.name, err)
 	}
-	return c, nil
+	return c.(*net.UDPConn), nil
+}
+
+// sharePort lets several sockets of UDP have one port, as a resolver has that
+// asks from the port at which it is asked.
+func sharePort(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // ErrNoReply says that nothing answered in time.

@@ -65,7 +65,9 @@ func (p *player) connect(from *lab.Namespace) *net.TCPConn {
 			defer cancel()
 			c, err := from.DialTCP(ctx, local, remote)
 			if err != nil {
-				if ctx.Err() != nil {
+				// The dial may notice its deadline before the context does.
+				var timeout net.Error
+				if ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
 					err = errNoAnswer
 				}
 				return err
