@@ -127,6 +127,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		if err := c.Socket(s, &out); err != nil || out.Fate == conntrack.Elsewhere {
 			return err
 		}
+		see(pruner, &out)
 		w.holds = append(w.holds, out.Held...)
 		switch leg := out.Leg(); {
 		case out.KeptOut:
@@ -151,9 +152,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		if out.Delete {
 			w.entries++
 		}
-		for i := range out.Legs {
-			pruner.See(&out.Legs[i].Packet)
-		}
+		see(pruner, &out)
 		if out.KeptOut || out.Fate == conntrack.Elsewhere {
 			return nil
 		}
@@ -169,6 +168,13 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		w.add(f.fate, f.reason, &f.leg, true)
 	}
 	return err
+}
+
+// see tells of a live flow, whose past is not to be forgotten.
+func see(pruner *policies.Pruner, out *conntrack.Changed) {
+	for i := range out.Legs {
+		pruner.See(&out.Legs[i].Packet)
+	}
 }
 
 type socketFate struct {
