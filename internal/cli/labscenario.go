@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -41,6 +42,9 @@ func scenarioFlags() []cli.Flag {
 	}
 }
 
+// policyFlags are those that mean nothing for scenarios.
+var policyFlags = []string{"all", "table", "var", "var-file"}
+
 // maxSpeed is where the kernel's whole seconds end: a day is a minute and a
 // half.
 const maxSpeed = 1000
@@ -49,11 +53,15 @@ const maxSpeed = 1000
 // arguments name a policy; then the flags of scenarios are refused.
 func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
 	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit"), Report: c.String("report")}
+	forPolicies := slices.ContainsFunc(policyFlags, c.IsSet)
 	without := ""
 	seen := map[string]bool{}
 	for _, path := range arguments {
 		if path == "" {
 			return o, errors.New("the path is empty")
+		}
+		if forPolicies && !strings.HasSuffix(path, scenario.Extension) {
+			continue // scenarios that lie beside the policy are not meant
 		}
 		files, err := scenario.Find(path)
 		if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, scenario.Extension) {
@@ -84,7 +92,7 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 	if without != "" {
 		return o, fmt.Errorf("there is no scenario in %s: the names of scenarios end in %s. A policy is tried by itself: sgc lab run %s", without, scenario.Extension, without)
 	}
-	for _, name := range []string{"all", "table", "var", "var-file"} {
+	for _, name := range policyFlags {
 		if c.IsSet(name) {
 			return o, fmt.Errorf("--%s is for trying a policy, and %s is a scenario; leave it out", name, o.Files[0])
 		}

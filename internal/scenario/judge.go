@@ -196,6 +196,9 @@ func (e *Expectation) text(r *Run) string {
 	if e.FirstPassed != nil {
 		add("the first that passed is number %d", *e.FirstPassed)
 	}
+	if e.Within != 0 {
+		add("whatever passes does so within %s", brief(e.Within))
+	}
 	if e.Tracked != nil {
 		parts = append(parts, trackedWords(*e.Tracked))
 	}
@@ -270,6 +273,8 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 			return "none passed"
 		}
 		return fmt.Sprintf("the first that passed is number %d", c.first)
+	case e.Within != 0 && c.slowest > e.Within:
+		return fmt.Sprintf("one took %s", c.slowest.Round(time.Millisecond))
 	}
 	return ""
 }

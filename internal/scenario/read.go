@@ -41,15 +41,18 @@ var shapes = map[string]shape{
 	"publish":   {attributes: []string{"interface", "protocol", "port", "to"}},
 	"route":     {attributes: []string{"to", "via"}},
 	"policy":    {label: "name of the policy", free: true},
-	"step":      {label: "name of the step", attributes: []string{"description"}, blocks: []string{"apply", "destroy", "start", "stop", "wait", "check", "expect", "counter"}},
+	"step":      {label: "name of the step", attributes: []string{"description"}, blocks: []string{"apply", "destroy", "start", "stop", "wait", "check", "fill", "drain", "expect", "counter", "allowance"}},
 	"apply":     {label: "name of a policy", attributes: []string{"flush", "hold"}},
 	"destroy":   {attributes: []string{"hold"}},
 	"start":     {label: "name of the flow", attributes: flowAttributes},
 	"stop":      {label: "name of a flow"},
 	"wait":      {label: "time to wait", optional: true, attributes: []string{"flow", "sent", "passed", "real"}},
 	"check":     {label: "name of the check", attributes: append([]string{"traffic", "tracked"}, flowAttributes...)},
-	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed"}},
+	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed", "within"}},
 	"counter":   {label: "address of a rule", attributes: []string{"packets", "at_least"}},
+	"fill":      {attributes: []string{"leave"}},
+	"drain":     {},
+	"allowance": {attributes: []string{"available", "exceeded", "exceeded_at_least"}},
 }
 
 // loader holds what a load knows so far. Its methods report faults and go on.

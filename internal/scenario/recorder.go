@@ -130,6 +130,8 @@ type counts struct {
 	firstSent, first int
 	// before says that a packet that was sent before the window passed.
 	before bool
+	// slowest is the longest that a packet took that passed.
+	slowest time.Duration
 	// lastSent is when the last packet of either side was sent.
 	lastSent time.Duration
 }
@@ -158,6 +160,7 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		}
 		if passed {
 			c.passed[p.Side]++
+			c.slowest = max(c.slowest, at-p.Sent)
 			if p.Side == Opener && c.first == 0 {
 				c.first = p.Seq
 			}

@@ -55,6 +55,8 @@ func (t *steps) step(b *hclsyntax.Block) {
 			step.Expects = append(step.Expects, t.expect(inner))
 		case "counter":
 			step.Counters = append(step.Counters, t.counter(inner))
+		case "allowance":
+			step.Allowances = append(step.Allowances, t.allowance(inner))
 		}
 	}
 }
@@ -62,7 +64,7 @@ func (t *steps) step(b *hclsyntax.Block) {
 // action reads a block that does something; nil for all others.
 func (t *steps) action(b *hclsyntax.Block) Action {
 	switch b.Type {
-	case "apply", "destroy", "start", "stop", "wait", "check":
+	case "apply", "destroy", "start", "stop", "wait", "check", "fill", "drain":
 	default:
 		return nil
 	}
@@ -101,6 +103,10 @@ func (t *steps) action(b *hclsyntax.Block) Action {
 		return &Stop{r.label, r.labelAt}
 	case "wait":
 		return t.wait(r)
+	case "fill":
+		return t.fill(r)
+	case "drain":
+		return &Drain{r.header}
 	}
 	f := t.flow(r)
 	c := &Check{Flow: f, At: r.header, Tracked: r.optionalBool("tracked")}
@@ -175,6 +181,7 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 	e.Traffic = t.traffic(r, Allowed, Refused, Survives, Cut)
 	e.Tracked = r.optionalBool("tracked")
 	e.Timeout, _ = r.duration("timeout", time.Second, maxWait)
+	e.Within, _ = r.duration("within", time.Millisecond, time.Minute)
 	e.Sent = r.optionalNumber("sent", 0, 1_000_000)
 	e.Passed = r.optionalNumber("passed", 0, 1_000_000)
 	e.FirstPassed = r.optionalNumber("first_passed", 1, 1_000_000)
@@ -190,7 +197,7 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 		}
 	}
 	nothing := true
-	for _, name := range []string{"traffic", "tracked", "timeout", "sent", "passed", "first_passed"} {
+	for _, name := range []string{"traffic", "tracked", "timeout", "sent", "passed", "first_passed", "within"} {
 		nothing = nothing && !r.has(name)
 	}
 	if nothing {
