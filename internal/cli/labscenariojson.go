@@ -23,8 +23,10 @@ type scenarioView struct {
 	Title string `json:"title,omitempty"`
 	// Passed says that everything was as expected.
 	Passed bool `json:"passed"`
-	// Error says why the scenario could not be played to its end.
+	// Error says why the scenario could not be played to its end, and Skipped
+	// why this machine cannot play it.
 	Error   string  `json:"error,omitempty"`
+	Skipped string  `json:"skipped,omitempty"`
 	Seconds float64 `json:"seconds"`
 	// Timeouts are what the speed made of conntrack's, in seconds.
 	Timeouts []timeoutView      `json:"timeouts"`
@@ -70,7 +72,7 @@ func scenariosView(results []*scenario.Result) *labScenariosView {
 func newScenarioView(r *scenario.Result) scenarioView {
 	v := scenarioView{
 		Name: scenarioName(r.Scenario.File), File: r.Scenario.File, Title: r.Scenario.Title,
-		Passed: r.Err == nil && !r.Failed(), Seconds: scenarioSeconds(r.Timeline.Length),
+		Passed: r.Err == nil && !r.Failed() && r.Skipped == "", Skipped: r.Skipped, Seconds: scenarioSeconds(r.Timeline.Length),
 		Timeouts: []timeoutView{}, Steps: []stepView{}, Timeline: r.Timeline,
 	}
 	if r.Err != nil {
@@ -108,6 +110,7 @@ type (
 		Tests    int          `xml:"tests,attr"`
 		Failures int          `xml:"failures,attr"`
 		Errors   int          `xml:"errors,attr"`
+		Skipped  int          `xml:"skipped,attr"`
 		Suites   []junitSuite `xml:"testsuite"`
 	}
 	junitSuite struct {
@@ -116,6 +119,7 @@ type (
 		Tests    int         `xml:"tests,attr"`
 		Failures int         `xml:"failures,attr"`
 		Errors   int         `xml:"errors,attr"`
+		Skipped  int         `xml:"skipped,attr"`
 		Time     string      `xml:"time,attr"`
 		Cases    []junitCase `xml:"testcase"`
 	}
@@ -125,6 +129,7 @@ type (
 		Time      string         `xml:"time,attr"`
 		Failures  []junitProblem `xml:"failure"`
 		Errors    []junitProblem `xml:"error"`
+		Skipped   *junitProblem  `xml:"skipped"`
 	}
 	junitProblem struct {
 		Message string `xml:"message,attr"`
@@ -182,10 +187,17 @@ func junitOf(results []*scenario.Result) junitSuites {
 				Errors: []junitProblem{{Message: message, Text: r.Err.Error()}},
 			})
 		}
+		if r.Skipped != "" {
+			suite.Skipped++
+			suite.Cases = append(suite.Cases, junitCase{
+				Name: "played to its end", ClassName: suite.Name, Time: junitTime(0), Skipped: &junitProblem{Message: r.Skipped},
+			})
+		}
 		suite.Tests = len(suite.Cases)
 		all.Tests += suite.Tests
 		all.Failures += suite.Failures
 		all.Errors += suite.Errors
+		all.Skipped += suite.Skipped
 		all.Suites = append(all.Suites, suite)
 	}
 	return all

@@ -49,6 +49,9 @@ func (s *session) showScenario(r *scenario.Result) error {
 			fmt.Fprintln(&b, "      "+line)
 		}
 	}
+	if r.Skipped != "" {
+		fmt.Fprintf(&b, "  %s this machine cannot play the rest: %s\n", p.bold("–"), clean(r.Skipped))
+	}
 	if r.Err != nil {
 		fmt.Fprintf(&b, "  %s the scenario could not be played to its end\n", p.red("✗"))
 	}
@@ -115,7 +118,7 @@ func speedLines(r *scenario.Result) []string {
 // showScenarioSummary prints how many scenarios were as expected.
 func (s *session) showScenarioSummary(results []*scenario.Result) error {
 	p := s.outPaint()
-	passed, failed, broken := 0, 0, 0
+	passed, failed, broken, skipped := 0, 0, 0, 0
 	var longest time.Duration
 	for _, r := range results {
 		switch {
@@ -123,6 +126,8 @@ func (s *session) showScenarioSummary(results []*scenario.Result) error {
 			broken++
 		case r.Failed():
 			failed++
+		case r.Skipped != "":
+			skipped++
 		default:
 			passed++
 		}
@@ -134,6 +139,9 @@ func (s *session) showScenarioSummary(results []*scenario.Result) error {
 	}
 	if broken > 0 {
 		text += ", " + p.red(fmt.Sprintf("%d could not be played", broken))
+	}
+	if skipped > 0 {
+		text += ", " + p.bold(fmt.Sprintf("%d not to be played on this machine", skipped))
 	}
 	_, err := fmt.Fprintln(s.Out, text+".")
 	return err

@@ -48,7 +48,7 @@ var shapes = map[string]shape{
 	"stop":      {label: "name of a flow"},
 	"wait":      {label: "time to wait", optional: true, attributes: []string{"flow", "sent", "passed", "real"}},
 	"check":     {label: "name of the check", attributes: append([]string{"traffic", "tracked"}, flowAttributes...)},
-	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed", "within"}},
+	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed"}},
 	"counter":   {label: "address of a rule", attributes: []string{"packets", "at_least"}},
 	"fill":      {attributes: []string{"leave"}},
 	"drain":     {},

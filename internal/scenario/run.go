@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -24,6 +25,15 @@ type Enforcer interface {
 	// Counts returns the packets that the kernel counted for each rule, by
 	// policy address. A rule that the kernel does not count is not in it.
 	Counts(ctx context.Context, at Place) (map[string]uint64, error)
+	// Fill makes conntrack entries of flows to an address of the place that
+	// nobody has, until there is room for no more than leave others. It returns
+	// a NotHereError where the machine is not fit for that.
+	Fill(ctx context.Context, at Place, to netip.Addr, leave int) error
+	// Drain takes the entries of Fill away.
+	Drain(ctx context.Context, at Place) error
+	// Allowance returns how much room there is for entries, and how many packets
+	// found none.
+	Allowance(ctx context.Context, at Place) (AllowanceCounts, error)
 }
 
 // Place is a host as sgc knows it.
@@ -76,6 +86,7 @@ type Run struct {
 	// results has a place for every step; taken is how many steps were.
 	results []StepResult
 	taken   int
+	skipped string
 	err     error
 }
 
@@ -89,6 +100,9 @@ type Result struct {
 	// Timeouts are those of conntrack that the speed has divided.
 	Timeouts []lab.Timeout
 	Steps    []StepResult
+	// Skipped says why this machine cannot play the scenario to its end; "" where
+	// it can.
+	Skipped string
 	// Err is nil, or why the scenario could not be played to its end.
 	Err error
 }
@@ -149,7 +163,7 @@ func (r *Run) Done() <-chan struct{} { return r.done }
 // Wait returns what the run found, when it has ended.
 func (r *Run) Wait() *Result {
 	<-r.done
-	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.timeouts(), Steps: r.results[:r.taken], Err: r.err}
+	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.timeouts(), Steps: r.results[:r.taken], Skipped: r.skipped, Err: r.err}
 }
 
 // Timeline returns a copy of what is recorded so far.
@@ -218,6 +232,10 @@ func (r *Run) play() (err error) {
 			if cause := r.ctx.Err(); cause != nil {
 				return cause
 			}
+			if e := new(NotHereError); errors.As(err, &e) {
+				r.skipped = e.Reason
+				return nil
+			}
 			return fmt.Errorf("step %q: %w", s.Name, err)
 		}
 		r.taken = i + 1
@@ -273,6 +291,13 @@ func (r *Run) step(number int, s *Step) error {
 	}
 	for _, c := range s.Counters {
 		v, err := r.judgeCounter(c)
+		if err != nil {
+			return err
+		}
+		verdicts = append(verdicts, v)
+	}
+	for _, a := range s.Allowances {
+		v, err := r.judgeAllowance(a)
 		if err != nil {
 			return err
 		}
@@ -374,6 +399,10 @@ func (r *Run) act(a, next Action) ([]Verdict, error) {
 		return r.wait(a, holds(next))
 	case *Check:
 		return r.check(a)
+	case *Fill:
+		return nil, r.fillTable(a)
+	case *Drain:
+		return nil, r.drainTable()
 	}
 	return nil, fmt.Errorf("an action of type %T", a)
 }
