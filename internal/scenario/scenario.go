@@ -224,6 +224,9 @@ type Expectation struct {
 	Tracked *bool
 	// Timeout is the entry's, before the speed divides it; 0 is any.
 	Timeout time.Duration
+	// Within is how long a packet may take that passes, in real time: TCP sends
+	// again what was lost. 0 is any time.
+	Within time.Duration
 	// The exact numbers of the opener's packets; nil is any.
 	Sent, Passed, FirstPassed *int
 	At                        hcl.Range

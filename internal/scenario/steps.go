@@ -181,6 +181,7 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 	e.Traffic = t.traffic(r, Allowed, Refused, Survives, Cut)
 	e.Tracked = r.optionalBool("tracked")
 	e.Timeout, _ = r.duration("timeout", time.Second, maxWait)
+	e.Within, _ = r.duration("within", time.Millisecond, time.Minute)
 	e.Sent = r.optionalNumber("sent", 0, 1_000_000)
 	e.Passed = r.optionalNumber("passed", 0, 1_000_000)
 	e.FirstPassed = r.optionalNumber("first_passed", 1, 1_000_000)
@@ -196,7 +197,7 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 		}
 	}
 	nothing := true
-	for _, name := range []string{"traffic", "tracked", "timeout", "sent", "passed", "first_passed"} {
+	for _, name := range []string{"traffic", "tracked", "timeout", "sent", "passed", "first_passed", "within"} {
 		nothing = nothing && !r.has(name)
 	}
 	if nothing {
