@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -15,45 +14,6 @@ import (
 
 	"sgc/policies"
 )
-
-// shape is what may stand in a kind of block.
-type shape struct {
-	// label says what the block's label is, "" for a block without one.
-	label string
-	// optional labels may be left out.
-	optional   bool
-	attributes []string
-	blocks     []string
-	// free blocks may hold anything.
-	free bool
-}
-
-var flowAttributes = []string{"protocol", "from", "to", "reaches", "family", "source", "destination", "port", "reaches_port",
-	"source_port", "id", "icmp_type", "icmp_code", "hop_limit", "interval", "count", "size", "sends"}
-
-// shapes is the language: blocks by name, "" for the file itself.
-var shapes = map[string]shape{
-	"":          {attributes: []string{"title", "speed"}, blocks: []string{"locals", "network", "host", "policy", "step"}},
-	"locals":    {free: true},
-	"network":   {label: "name of the network", attributes: []string{"mtu"}},
-	"host":      {label: "name of the host", attributes: []string{"managed", "forward", "masquerade", "addresses"}, blocks: []string{"interface", "publish", "route"}},
-	"interface": {label: "name of the interface", attributes: []string{"network", "addresses"}},
-	"publish":   {attributes: []string{"interface", "protocol", "port", "to"}},
-	"route":     {attributes: []string{"to", "via"}},
-	"policy":    {label: "name of the policy", free: true},
-	"step":      {label: "name of the step", attributes: []string{"description"}, blocks: []string{"apply", "destroy", "start", "stop", "wait", "check", "fill", "drain", "expect", "counter", "allowance"}},
-	"apply":     {label: "name of a policy", attributes: []string{"flush", "hold"}},
-	"destroy":   {attributes: []string{"hold"}},
-	"start":     {label: "name of the flow", attributes: flowAttributes},
-	"stop":      {label: "name of a flow"},
-	"wait":      {label: "time to wait", optional: true, attributes: []string{"flow", "sent", "passed", "real"}},
-	"check":     {label: "name of the check", attributes: append([]string{"traffic", "tracked"}, flowAttributes...)},
-	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed", "within"}},
-	"counter":   {label: "address of a rule", attributes: []string{"packets", "at_least"}},
-	"fill":      {attributes: []string{"leave"}},
-	"drain":     {},
-	"allowance": {attributes: []string{"available", "exceeded", "exceeded_at_least"}},
-}
 
 // loader holds what a load knows so far. Its methods report faults and go on.
 type loader struct {
@@ -368,67 +328,4 @@ func (r *reader) addText(out []placed, name string, v cty.Value, at hcl.Range) [
 		return out
 	}
 	return append(out, placed{v.AsString(), at})
-}
-
-// duration reads a time: a number of seconds, or text such as "500ms", "30s",
-// "5m" or "5d".
-func (r *reader) duration(name string, least, most time.Duration) (time.Duration, bool) {
-	v, ok := r.value(name)
-	if !ok {
-		return 0, false
-	}
-	s, err := convert.Convert(v, cty.String)
-	if err != nil {
-		r.wrong(name, `a time, such as "500ms", "30s" or "5m"`, v)
-		return 0, false
-	}
-	return r.l.durationText(s.AsString(), name, r.place(name), least, most)
-}
-
-func (l *loader) durationText(text, name string, at hcl.Range, least, most time.Duration) (time.Duration, bool) {
-	d, ok := parseDuration(text)
-	switch {
-	case !ok:
-		l.errorAt(at, "Invalid time", `%s is a time, such as "500ms", "30s" or "5m", not %q.`, name, text)
-	case d < least || d > most:
-		l.errorAt(at, "Out of range", "%s is from %s to %s, not %s.", name, brief(least), brief(most), text)
-	default:
-		return d, true
-	}
-	return 0, false
-}
-
-// parseDuration reads a time. A number without a unit is seconds.
-func parseDuration(s string) (time.Duration, bool) {
-	days, rest, found := strings.Cut(s, "d")
-	if !found {
-		days, rest = "0", s
-	}
-	n, ok := new(big.Int).SetString(days, 10)
-	if !ok || !n.IsInt64() || n.Int64() < 0 || n.Int64() > 10000 {
-		return 0, false
-	}
-	d := time.Duration(n.Int64()) * 24 * time.Hour
-	if rest == "" && found {
-		return d, true
-	}
-	more, err := time.ParseDuration(rest)
-	if err != nil {
-		if more, err = time.ParseDuration(rest + "s"); err != nil {
-			return 0, false
-		}
-	}
-	return d + more, more >= 0
-}
-
-// brief writes a time without zeros at its end: 5m, not 5m0s.
-func brief(d time.Duration) string {
-	if d > 0 && d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	return strings.TrimSuffix(s, "h0m") + map[bool]string{true: "h"}[strings.HasSuffix(s, "h0m")]
 }
