@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 // bulk is a TCP connection on which one end sends as much as it may, and the
 // other says nothing.
 type bulk struct {
-	name string
-	end  end
+	name      string
+	hostSends bool
+	end       end
 }
 
 // stream opens a connection at eth0 in a direction, over which the host or its
@@ -29,7 +31,7 @@ func (s *stand) stream(d flow.Direction, f flow.Family, hostSends bool) *bulk {
 	if hostSends {
 		who = "the host"
 	}
-	b := &bulk{name: fmt.Sprintf("%s, opened %s, %s sends", f, map[flow.Direction]string{flow.Ingress: "inwards", flow.Egress: "outwards"}[d], who)}
+	b := &bulk{hostSends: hostSends, name: fmt.Sprintf("%s, opened %s, %s sends", f, map[flow.Direction]string{flow.Ingress: "inwards", flow.Egress: "outwards"}[d], who)}
 	from, to := s.near(), s.peer
 	port := s.nextPort()
 	client, server := netip.AddrPortFrom(s.nearAddress(f), port), netip.AddrPortFrom(friendOf[f], service)
@@ -97,10 +99,13 @@ func markStreams(streams ...*bulk) {
 // stall.
 func (s *stand) flowing(when string, streams ...*bulk) {
 	s.t.Helper()
+	old := map[*bulk]uint64{}
+	for _, b := range streams {
+		old[b] = b.end.got.Load()
+	}
 	end := time.Now().Add(patience)
 	for _, b := range streams {
-		old := b.end.got.Load()
-		if !before(end, func() bool { return b.end.got.Load() > old+20 }) {
+		if !before(end, func() bool { return b.end.got.Load() > old[b]+20 }) {
 			s.t.Errorf("%s: %s: the transfer does not go on", when, b.name)
 		}
 		b.end.silent(now() - b.end.last.Load())
@@ -250,6 +255,11 @@ func TestFirstApplyLetsRoutedFlowsGoOn(t *testing.T) {
 				t.Parallel()
 				s := newStand(t, routed)
 				talks, streams := s.open(kinds(call{direction: d})...), s.streams(d)
+				if name == "one way" {
+					// A side whose packets no rule allows has to wait for one of
+					// the other side, and that one says nothing by itself.
+					streams = slices.DeleteFunc(streams, func(b *bulk) bool { return b.hostSends == (d == flow.Ingress) })
+				}
 				mark(talks...)
 				markStreams(streams...)
 				s.apply(firstPolicies[name](d))

@@ -99,9 +99,10 @@ func TestHeldAgesOut(t *testing.T) {
 	})
 }
 
-// reopen applies a policy that lets cut flows go on. Where NAT stands between,
-// the side that answered is silent for a moment: else its next packet might open
-// a flow of its own, for which NAT chooses other ports.
+// reopen applies a policy after which flows may be opened anew, while the side
+// that answered is silent for a moment. Its next packet might open the flow the
+// other way: UDP that conntrack does not know is its next sender's, and NAT
+// would choose other ports for it.
 func (s *stand) reopen(p policy, talks ...*talk) {
 	s.t.Helper()
 	silent := func(paused bool) {
@@ -113,13 +114,11 @@ func (s *stand) reopen(p policy, talks ...*talk) {
 			callee.paused.Store(paused)
 		}
 	}
-	if s.place == published {
-		silent(true)
-		time.Sleep(4 * pace)
-		defer silent(false)
-		defer time.Sleep(20 * pace)
-	}
+	silent(true)
+	time.Sleep(4 * pace)
 	s.apply(p)
+	time.Sleep(20 * pace)
+	silent(false)
 }
 
 // What is allowed again in part leaves in part.

@@ -75,7 +75,7 @@ func TestKilledWhileItCuts(t *testing.T) {
 		"apply of another":  func(s *stand, d flow.Direction) { s.apply(closed(d).with(both(d, "third", "7003", anyone))) },
 	}
 	everywhere(t, func(s *stand, d flow.Direction) {
-		stopped := 0
+		stopped, unflushed := 0, 0
 		for _, name := range sortedKeys(next) {
 			for n := range uint32(4) {
 				when := fmt.Sprintf("killed after %d transactions", n+1)
@@ -87,6 +87,9 @@ func TestKilledWhileItCuts(t *testing.T) {
 				}
 				committed := !s.admits(d)
 				if committed {
+					if _, there := s.entry(talks[0]); there {
+						unflushed++
+					}
 					s.areCut(when+", while it stands still", talks...)
 				}
 				_ = cmd.Process.Kill()
@@ -105,6 +108,7 @@ func TestKilledWhileItCuts(t *testing.T) {
 				}
 			}
 		}
+		s.t.Logf("%d applies were stopped, %d of them between the commit and the flush", stopped, unflushed)
 		if stopped == 0 {
 			s.t.Error("no apply was stopped")
 		}
@@ -142,7 +146,7 @@ func TestKilledWhileItNarrows(t *testing.T) {
 		for n := range uint32(3) {
 			when := fmt.Sprintf("killed after %d transactions", n+1)
 			s.apply(open(d))
-			mine := s.open(s.serviceCalls(d)...)
+			mine := s.open(kinds(call{direction: d, connected: d == flow.Egress})...)
 			strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
 			mark(mine...)
 			cmd, hit := s.stopAfter(n+1, "apply", "--auto-approve", s.write(narrowed(d, friends...)))

@@ -30,6 +30,8 @@ type policy struct {
 	attached []string
 	// acl holds the blocks of eth0's network ACL, "" is none.
 	acl string
+	// iface is the name of the block that governs eth0; "" is eth0.
+	iface string
 	// attributes stand in the block of eth0.
 	attributes string
 	// blocks are further ones of the file.
@@ -56,7 +58,11 @@ func (p policy) text(at place) string {
 	if p.acl != "" {
 		fmt.Fprintf(&b, "network_acl \"edge\" {\n%s}\n", p.acl)
 	}
-	fmt.Fprintf(&b, "interface \"eth0\" {\n  security_groups = [%s]\n", quoted(attached))
+	iface := p.iface
+	if iface == "" {
+		iface = "eth0"
+	}
+	fmt.Fprintf(&b, "interface %q {\n  security_groups = [%s]\n", iface, quoted(attached))
 	if p.acl != "" {
 		b.WriteString("  network_acl = network_acl.edge\n")
 	}

@@ -92,6 +92,9 @@ type stand struct {
 	witness            *lab.Witness
 	watch              *watch
 	dir                string
+	// wildcard says that servers of the host listen at any address of both
+	// families.
+	wildcard bool
 
 	mu        sync.Mutex
 	port      uint16
@@ -205,11 +208,7 @@ func (s *stand) translate() {
 		s.t.Fatal(err)
 	}
 	for _, f := range flow.Families {
-		family := nftables.TableFamilyIPv4
-		if f == flow.IPv6 {
-			family = nftables.TableFamilyIPv6
-		}
-		table := c.AddTable(&nftables.Table{Family: family, Name: "other_tool"})
+		table := c.AddTable(otherTable(f))
 		pre := c.AddChain(&nftables.Chain{
 			Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT,
 			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
@@ -244,6 +243,29 @@ func (s *stand) translate() {
 				}})
 			}
 		}
+	}
+	if err := c.Flush(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func otherTable(f flow.Family) *nftables.Table {
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "other_tool"}
+	if f == flow.IPv6 {
+		t.Family = nftables.TableFamilyIPv6
+	}
+	return t
+}
+
+// untranslate takes away what translate added.
+func (s *stand) untranslate() {
+	s.t.Helper()
+	c, err := nftables.New(nftables.WithNetNSFd(s.host.FD()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range flow.Families {
+		c.DelTable(otherTable(f))
 	}
 	if err := c.Flush(); err != nil {
 		s.t.Fatal(err)

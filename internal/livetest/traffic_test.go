@@ -258,6 +258,7 @@ type listener struct {
 
 func (s *stand) listen(ns *lab.Namespace, at netip.AddrPort) *listener {
 	s.t.Helper()
+	at = s.serverAt(ns, at)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.listeners[ending{ns, at}]
@@ -277,10 +278,20 @@ func (s *stand) listen(ns *lab.Namespace, at netip.AddrPort) *listener {
 			if err != nil {
 				return // the listener was closed
 			}
-			l.expect(c.RemoteAddr().(*net.TCPAddr).AddrPort()) <- c
+			from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			l.expect(netip.AddrPortFrom(from.Addr().Unmap(), from.Port())) <- c
 		}
 	}()
 	return l
+}
+
+// serverAt is where a server binds that is reached at an address.
+func (s *stand) serverAt(ns *lab.Namespace, at netip.AddrPort) netip.AddrPort {
+	const firstClient = 40000
+	if s.wildcard && ns == s.host && at.Port() < firstClient {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+	}
+	return at
 }
 
 func (l *listener) expect(client netip.AddrPort) chan net.Conn {
@@ -344,6 +355,7 @@ type datagrams struct {
 
 func (s *stand) serve(ns *lab.Namespace, at netip.AddrPort) *datagrams {
 	s.t.Helper()
+	at = s.serverAt(ns, at)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.servers[ending{ns, at}]
