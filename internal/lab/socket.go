@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -29,23 +30,105 @@ func (n *Namespace) ListenTCP(local netip.AddrPort) (*net.TCPListener, error) {
 	return l, nil
 }
 
-// DialTCP connects from inside the namespace. The zero local address, or a
-// local port 0, leaves the choice to the kernel.
+// DialTCP connects from inside the namespace until the context ends. The zero
+// local address, or a local port 0, leaves the choice to the kernel. A dial that
+// is given up leaves no connection behind that would keep its port.
+//
+// It asks the kernel once more when its time is up, unlike that of package net: on
+// a busy machine this process may not run for as long as an attempt takes, and the
+// connection is there.
 func (n *Namespace) DialTCP(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: -1}
-	if local.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(local)
+	conn, err := n.dialTCP(ctx, local, remote)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s from %s: %w", remote, n.name, err)
 	}
-	var c net.Conn
-	// A dial to one address opens its socket on the calling thread.
-	err := n.Do(func() (err error) {
-		c, err = d.DialContext(ctx, "tcp", remote.String())
+	return conn, nil
+}
+
+func (n *Namespace) dialTCP(ctx context.Context, local, remote netip.AddrPort) (_ *net.TCPConn, err error) {
+	domain := unix.AF_INET6
+	if remote.Addr().Is4() {
+		domain = unix.AF_INET
+	}
+	var fd int
+	err = n.Do(func() (err error) {
+		fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("dial from %s: %w", n.name, err)
+		return nil, fmt.Errorf("open a socket: %w", err)
 	}
-	return c.(*net.TCPConn), nil
+	// net.FileConn has a copy of its own.
+	file := os.NewFile(uintptr(fd), "tcp")
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return nil, fmt.Errorf("set SO_LINGER: %w", err)
+	}
+	if local.IsValid() {
+		if err := unix.Bind(fd, sockaddrPort(local)); err != nil {
+			return nil, fmt.Errorf("bind to %s: %w", local, err)
+		}
+	}
+	if err := unix.Connect(fd, sockaddrPort(remote)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return nil, err
+	}
+	if err := awaitConnected(ctx, fd); err != nil {
+		return nil, err
+	}
+	// From now on it is closed as any connection is.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{}); err != nil {
+		return nil, fmt.Errorf("set SO_LINGER: %w", err)
+	}
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("a connection of type %T", conn), conn.Close())
+	}
+	if err := tcp.SetKeepAlive(false); err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	return tcp, nil
+}
+
+// dialLook is how often a dial looks whether its context has ended.
+const dialLook = 20 * time.Millisecond
+
+// awaitConnected waits for the outcome of a connect.
+func awaitConnected(ctx context.Context, fd int) error {
+	for {
+		cause := ctx.Err()
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		wait := dialLook
+		if cause != nil {
+			wait = 0
+		}
+		switch ready, err := unix.Poll(fds, int(wait/time.Millisecond)); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("poll: %w", err)
+		case ready > 0:
+			code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err != nil {
+				return fmt.Errorf("read SO_ERROR: %w", err)
+			}
+			if code != 0 {
+				return unix.Errno(code)
+			}
+			return nil
+		case cause != nil:
+			return cause
+		}
+	}
+}
+
+func sockaddrPort(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // ListenUDP opens an unconnected UDP socket inside the namespace. Others may

@@ -65,9 +65,7 @@ func (p *player) connect(from *lab.Namespace) *net.TCPConn {
 			defer cancel()
 			c, err := from.DialTCP(ctx, local, remote)
 			if err != nil {
-				// The dial may notice its deadline before the context does.
-				var timeout net.Error
-				if ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout() {
+				if ctx.Err() != nil {
 					err = errNoAnswer
 				}
 				return err
@@ -119,10 +117,15 @@ func (r *Run) accept(l *net.TCPListener) {
 	}
 }
 
-// write sends a message. What does not fit into the socket's buffer within the
-// interval is not sent: the other side has long stopped to take anything.
+// writePatience is how long a message may wait for room in the socket's buffer:
+// longer than a busy machine may keep this process from running, since what is
+// late is not even tried.
+const writePatience = 2 * time.Second
+
+// write sends a message. What does not fit into the socket's buffer for that long
+// is not sent: the other side has stopped to take anything.
 func (p *player) write(conn *net.TCPConn, m message) error {
-	if err := conn.SetWriteDeadline(time.Now().Add(max(p.interval, 50*time.Millisecond))); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(max(p.interval, writePatience))); err != nil {
 		return err
 	}
 	_, err := conn.Write(m.marshal(p.spec.Size))
