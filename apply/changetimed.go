@@ -41,6 +41,11 @@ func (k *Kernel) ChangeTimed(ctx context.Context, table *ruleset.Table, changes 
 	if err != nil {
 		return Generations{}, err
 	}
+	return k.changeElements(ctx, table, sets)
+}
+
+// changeElements makes changes of elements that come and go by themselves.
+func (k *Kernel) changeElements(ctx context.Context, table *ruleset.Table, sets map[*ruleset.Set][]TimedChange) (Generations, error) {
 	c, err := k.dial()
 	if err != nil {
 		return Generations{}, err
@@ -121,8 +126,8 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 // be done without: the kernel walks over all of a hash table for every datagram.
 const manyElements = 1000
 
-// timedSets reads sets with their elements; with blind, there is none for large
-// sets of single keys.
+// timedSets reads sets with their elements; there is none for dynamic sets, from
+// which elements are only removed, and, with blind, for large sets of single keys.
 func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Set][]TimedChange, blind bool) (map[*ruleset.Set]*Set, error) {
 	live := make(map[*ruleset.Set]*Set, len(sets))
 	for want := range sets {
@@ -130,10 +135,10 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 		if err != nil {
 			return nil, err
 		}
-		if !have.timed() || !sameSet(have, want) {
+		if !have.timed() && !want.Dynamic || !sameSet(have, want) {
 			return nil, fmt.Errorf("set %s of table inet %s is not as it was made: the kernel holds %s", want.Name, table, setText(have))
 		}
-		if blind && !want.Interval && have.count >= manyElements {
+		if want.Dynamic || blind && !want.Interval && have.count >= manyElements {
 			live[want] = nil
 			continue
 		}

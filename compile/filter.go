@@ -153,7 +153,7 @@ func (c *compiler) icmpRules(s *scope, d flow.Direction, f flow.Family) []keyedR
 // them by ports or keys: a live flow is an element of a dynamic set (2.2).
 func (c *compiler) addOtherChain(p *profile, d flow.Direction, f flow.Family) string {
 	name := fmt.Sprintf("%s.%s.other%d", p.name, d, f)
-	flows := "flows." + familySuffix(f)
+	flows := otherFlowsSet(f)
 	key := []ruleset.Field{ruleset.InterfaceName(d), ruleset.L4Protocol, ruleset.Peer(f, d)}
 	open := flows + "." + d.String()
 	// Two rules each: a full set must not refuse the packet.
@@ -209,8 +209,8 @@ func (c *compiler) addHostSets() {
 		}
 		c.addRefusedSets(f)
 		c.addSet(&ruleset.Set{
-			Name: "flows." + suffix, Comment: "live flows of other protocols",
-			Key:     []ruleset.Type{ruleset.IfName, ruleset.InetProto, addressType(f)},
+			Name: otherFlowsSet(f), Comment: "live flows of other protocols",
+			Key:     otherFlowTypes(f),
 			Dynamic: true, Timeout: otherTimeout, Size: otherFlows,
 		})
 	}

@@ -28,7 +28,7 @@ type ChangeOptions struct {
 	// flushed them: nothing kept flows in conntrack, or out of it, on their behalf.
 	Lost bool
 	// Routes tells which interface a flow crosses, Openers which side opened it.
-	// Both stay the caller's.
+	// Both stay the caller's. Other needs neither.
 	Routes  *Routes
 	Openers *Openers
 }
@@ -74,6 +74,9 @@ func NewChange(o ChangeOptions) *Change {
 		c.old = newSide(o.Old)
 	}
 	c.past = policies.NewPastJudge(o.Past, c.old.judge, o.New.Policy)
+	if o.Routes == nil {
+		return c
+	}
 	for _, name := range o.Routes.names {
 		if c.old.judge.Interface(name) != nil && c.new.judge.Interface(name) != nil {
 			c.managed = append(c.managed, name)
@@ -197,6 +200,10 @@ func (c *Change) sum(out *Changed, n int) {
 // of a large table stay.
 func (c *Change) judge(l *ChangedLeg) {
 	p := &l.Packet
+	if p.Protocol.IsOther(p.Family()) {
+		c.judgeOther(l)
+		return
+	}
 	l.New = c.new.judge.Standing(p)
 	l.Old, l.Fate, l.Reason = policies.Standing{}, Stays, NoReason
 	l.wasOpen, l.keptOut, l.keepsOut = false, false, false

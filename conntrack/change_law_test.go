@@ -61,6 +61,7 @@ func TestChangeLaws(t *testing.T) {
 					want, kept, out2 := Elsewhere, false, false
 					for i := range out.Legs {
 						p := &out.Legs[i].Packet
+						checkOther(t, c, p, &out.Legs[i])
 						leg := legFate(then, now, deleted, mode, p)
 						want = max(want, leg)
 						kept = kept || keptOut(new, now, p)
@@ -93,17 +94,40 @@ func TestChangeLaws(t *testing.T) {
 	t.Log(counts)
 }
 
+// checkOther compares the entry of a flow that sgc tracks by itself with what is
+// remembered of it.
+func checkOther(t *testing.T, c *Change, p *flow.Packet, l *ChangedLeg) {
+	t.Helper()
+	if !p.Protocol.IsOther(p.Family()) {
+		return
+	}
+	var out Changed
+	c.Other(policies.OtherFlowOf(p), &out)
+	if out.Fate != l.Fate || out.Reason != l.Reason {
+		t.Fatalf("%s %s (%s) by what is remembered, and %s (%s) by its entry", p, out.Fate, out.Reason, l.Fate, l.Reason)
+	}
+}
+
 // legFate is the contract's table, read from the top.
 func legFate(old, new *policies.Judge, deleted *policies.PastJudge, mode FlushMode, p *flow.Packet) Fate {
 	was, is := old.Standing(p).Class, new.Standing(p).Class
 	wasOpen := old.Open(p)
+	openers := []*flow.Packet{p}
+	if p.Protocol.IsOther(p.Family()) {
+		// Nobody remembers who opened it.
+		back := p.Reply()
+		openers = append(openers, &back)
+		if is == policies.None && new.Standing(&back).Class != policies.None {
+			return Stays
+		}
+	}
 	switch {
 	case is == policies.Unmanaged:
 		return Elsewhere
 	case is == policies.Exempt:
 		return Stays
 	case is == policies.None:
-		cut := was != policies.Unmanaged && mode != FlushNone && (wasOpen || mode == FlushRevoked || deleted.OnlyDeleted(p))
+		cut := was != policies.Unmanaged && mode != FlushNone && (wasOpen || mode == FlushRevoked || deleted.OnlyDeleted(openers...))
 		if cut {
 			return Cut
 		}

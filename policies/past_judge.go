@@ -69,14 +69,28 @@ func (p *Past) scopes(numbers map[*Rule]int) []*pastScope {
 	return out
 }
 
-// OnlyDeleted reports whether a group has ever allowed the flow that p opened,
-// and every group that has ever allowed it is deleted. p is the packet as the
-// wire saw it.
-func (j *PastJudge) OnlyDeleted(p *flow.Packet) bool {
+// OnlyDeleted reports whether a group has ever allowed the flow that a packet
+// opened, and every group that has ever allowed it is deleted. The packets are
+// those that may have opened it, as the wire saw them: more than one where nobody
+// knows who did.
+func (j *PastJudge) OnlyDeleted(packets ...*flow.Packet) bool {
 	if !j.anyDeleted {
 		return false
 	}
 	deleted, existing := false, false
+	for _, p := range packets {
+		if d, e := j.deleted(p); e {
+			existing = true
+		} else {
+			deleted = deleted || d
+		}
+	}
+	return deleted && !existing
+}
+
+// deleted reports whether a deleted group has ever allowed the flow that p
+// opened, and whether one that exists has; in that case it may not see the others.
+func (j *PastJudge) deleted(p *flow.Packet) (deleted, existing bool) {
 	see := func(r *judgedRule) bool {
 		if j.exists[r.Group] {
 			existing = true
@@ -98,7 +112,7 @@ func (j *PastJudge) OnlyDeleted(p *flow.Packet) bool {
 			s.rules[p.Direction].eachAllowing(p, see)
 		}
 	}
-	return deleted && !existing
+	return deleted, existing
 }
 
 // eachAllowing calls visit with every rule that lets the packet through, until
