@@ -34,15 +34,19 @@ const (
 )
 
 // Of returns the timeout of the policy that holds for an entry in its present
-// state, or 0 if none does: it crosses no interface of the policy, or is in a
-// state for which the language has no timeout. Of two legs the shorter counts:
-// where the flow is forgotten first, it ends.
+// state, or 0 if none does: it crosses no interface of the policy, is never
+// filtered where it does (no rule gives it a timeout there), or is in a state for
+// which the language has no timeout. Of two legs the shorter counts: where the
+// flow is forgotten first, it ends.
 func (l *Limits) Of(e *Entry, j *Judged) time.Duration {
 	if e.Status.Has(FixedTimeout) || e.Status.Has(Offload) || e.Status.Has(HardwareOffload) {
 		return 0
 	}
 	var shortest time.Duration
 	for i := range j.Legs {
+		if j.Legs[i].Class() == ClassExempt {
+			continue
+		}
 		if d := l.ofLeg(e, &j.Legs[i].Packet); d > 0 && (shortest == 0 || d < shortest) {
 			shortest = d
 		}

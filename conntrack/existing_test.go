@@ -43,6 +43,8 @@ host {
     icmp_timeout    = 20
     generic_timeout = 500
   }
+  dns_resolvers = ["198.51.100.53"]
+  exempt        = ["198.51.100.99"]
 }
 `
 
@@ -72,6 +74,11 @@ func TestLongLivedEntriesAreShortened(t *testing.T) {
 		{"a ping of IPv6", long(pingSeed("2001:db8:1::7", "2001:db8::10", 1)), 20 * time.Second},
 		{"another protocol", long(otherSeed("198.51.100.8", "192.0.2.10", 50)), 500 * time.Second},
 		{"a protocol with a tracker of its own", long(greSeed("198.51.100.8:9", "192.0.2.10:9")), 0},
+		{"a question to a resolver, which no rule gives a timeout", long(udpSeed("192.0.2.10:1", "198.51.100.53:53")), 0},
+		{"other UDP with a resolver", long(udpSeed("192.0.2.10:1", "198.51.100.53:54")), 120 * time.Second},
+		{"an exempt peer", long(tcpSeed("198.51.100.99:1", "192.0.2.10:80")), 0},
+		{"a ping of an exempt peer", long(pingSeed("198.51.100.99", "192.0.2.10", 1)), 0},
+		{"a peer that is exempt on its own side alone", long(natted("198.51.100.99:1", "192.0.2.10:80", "172.17.0.2:80", "192.0.2.10:1")), 100 * time.Second},
 		{"the loopback", long(tcpSeed("127.0.0.1:1", "127.0.0.1:80")), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

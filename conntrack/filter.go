@@ -88,8 +88,10 @@ func (t *Table) Select(ctx context.Context, judge *Judge, f *Filter, each func(*
 	})
 }
 
-// Flush deletes every entry that the filter takes. That alone ends no flow: its
-// next packet begins a new entry if the rules let it.
+// Flush deletes every entry that the filter takes. That ends a tracked TCP flow,
+// since none of its segments is a SYN. Another flow begins a new entry with its
+// next packet, if the rules let it; of a protocol that sgc tracks by itself (2.2),
+// they do for as long as sgc remembers the flow.
 func (t *Table) Flush(ctx context.Context, judge *Judge, f *Filter) (Result, error) {
 	return t.inBatches(func(b *Batch) error {
 		return t.Select(ctx, judge, f, func(e *Entry, _ *Judged) error { return b.Delete(e) })

@@ -3,7 +3,6 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,15 +45,7 @@ func (t *Table) FlowTimeouts() (*FlowTimeouts, error) {
 
 // timeout reads a default timeout, of one second at least.
 func (t *Table) timeout(c *conn, k kernelSetting) (time.Duration, error) {
-	v, err := t.getTimeout(c, k)
-	if errors.Is(err, errNoTimeouts) {
-		var text string
-		if text, err = t.readSysctl(k.sysctl); err == nil {
-			var n uint64
-			n, err = strconv.ParseUint(text, 10, 32)
-			v = uint32(n)
-		}
-	}
+	v, err := t.setting(c, k)
 	if err != nil {
 		return 0, fmt.Errorf("read the conntrack timeout %s: %w", k.sysctl, err)
 	}

@@ -77,7 +77,7 @@ func (t *Table) Settings() (Settings, error) {
 	}
 	have := Settings{}
 	for _, s := range AllSettings() {
-		v, err := t.setting(c, s)
+		v, err := t.setting(c, kernelSettings[s])
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
@@ -89,8 +89,8 @@ func (t *Table) Settings() (Settings, error) {
 	return have, c.close()
 }
 
-func (t *Table) setting(c *conn, s Setting) (uint32, error) {
-	k := kernelSettings[s]
+// setting reads one setting: a timeout over netlink, if the kernel has that.
+func (t *Table) setting(c *conn, k kernelSetting) (uint32, error) {
 	if k.state != 0 {
 		v, err := t.getTimeout(c, k)
 		if !errors.Is(err, errNoTimeouts) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"sgc/conntrack"
@@ -97,11 +96,9 @@ func (t *timeoutSource) own(e *conntrack.Entry, j *conntrack.Judged, setting con
 	if t.inForce == nil {
 		return 0, ""
 	}
-	// What is exempt passes before any rule gives it a timeout.
-	filtered := conntrack.Judged{Legs: slices.DeleteFunc(slices.Clone(j.Legs), func(l conntrack.Leg) bool { return l.Class() == conntrack.ClassExempt })}
-	own := t.limits.Of(e, &filtered)
-	for i := range filtered.Legs {
-		leg := conntrack.Judged{Legs: filtered.Legs[i : i+1]}
+	own := t.limits.Of(e, j)
+	for i := range j.Legs {
+		leg := conntrack.Judged{Legs: j.Legs[i : i+1]}
 		if own == 0 || t.limits.Of(e, &leg) != own {
 			continue
 		}
