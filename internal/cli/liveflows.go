@@ -14,8 +14,8 @@ type liveFlows struct {
 	// groups hold the flows by what becomes of them and why, in the order in
 	// which they are shown.
 	groups []*flowGroup
-	// limit is how many flows are kept of all groups together.
-	limit, kept int
+	// limit is how many flows are shown of all groups together.
+	limit int
 }
 
 // flowGroup are flows that share their fate and the reason for it.
@@ -100,13 +100,13 @@ func (l *liveFlows) add(fate, reason, rule string, view func() liveFlowView) {
 		l.groups = append(l.groups, g)
 	}
 	g.Count++
-	if l.kept < l.limit {
-		l.kept++
+	if len(g.Flows) < l.limit {
 		g.Flows = append(g.Flows, view())
 	}
 }
 
-// sort puts the groups into their order: by fate, then the rule.
+// sort puts the groups into their order, by fate, then the rule, and leaves the
+// first flows of all to be shown.
 func (l *liveFlows) sort() {
 	slices.SortStableFunc(l.groups, func(a, b *flowGroup) int {
 		if n := slices.Index(fates, a.Fate) - slices.Index(fates, b.Fate); n != 0 {
@@ -117,6 +117,11 @@ func (l *liveFlows) sort() {
 		}
 		return strings.Compare(a.Reason, b.Reason)
 	})
+	left := l.limit
+	for _, g := range l.groups {
+		g.Flows = g.Flows[:min(left, len(g.Flows))]
+		left -= len(g.Flows)
+	}
 }
 
 // count returns how many flows share a fate.
