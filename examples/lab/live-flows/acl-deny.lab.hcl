@@ -264,8 +264,17 @@ step "the ACL denies what the client sends: it is cut, and the other direction i
 
 step "the entry is taken away: all go on, and TCP delivers what it had to keep" {
   apply "allowed" {}
-  wait "2s" {
-    real = true
+  wait {
+    flow   = "ssh"
+    passed = 20
+  }
+  wait {
+    flow   = "ssh over IPv6"
+    passed = 20
+  }
+  wait {
+    flow   = "http"
+    passed = 20
   }
   expect "ssh" {
     traffic = "allowed"

@@ -95,23 +95,23 @@ step "flows of each kind run, and are tracked" {
     from     = "client"
     to       = "server"
     port     = 22
-    interval = "80s"
+    interval = "100s"
   }
   start "idle dns" {
     protocol = "udp"
     from     = "client"
     to       = "server"
     port     = 53
-    interval = "80s"
+    interval = "100s"
     sends    = "from"
   }
   start "idle ping" {
     protocol = "icmp"
     from     = "client"
     to       = "server"
-    interval = "80s"
+    interval = "100s"
   }
-  wait "20s" {}
+  wait "10s" {}
   expect "ssh" {
     traffic = "allowed"
     tracked = true

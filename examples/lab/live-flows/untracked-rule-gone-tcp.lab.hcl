@@ -212,18 +212,23 @@ step "the rule comes back: everybody may connect at once, and TCP sends again wh
     traffic  = "allowed"
     tracked  = false
   }
-  wait "2s" {
-    real = true
+  wait {
+    flow   = "ssh"
+    passed = 20
+  }
+  wait {
+    flow   = "ssh over IPv6"
+    passed = 20
+  }
+  wait {
+    flow   = "upload"
+    passed = 20
   }
   expect "ssh" {
     traffic = "allowed"
     tracked = false
   }
   expect "ssh over IPv6" {
-    traffic = "allowed"
-    tracked = false
-  }
-  expect "download" {
     traffic = "allowed"
     tracked = false
   }
