@@ -156,7 +156,7 @@ func (s *session) converge(ctx context.Context, h *host, loaded *policies.Loaded
 					return err
 				}
 				// That took as long as it took.
-				if err := s.addLive(ctx, p, o.Flush, o.Flows, nil); err != nil {
+				if err := s.addLive(ctx, h.kernel, p, o.Flush, o.Flows, nil); err != nil {
 					return err
 				}
 			}
@@ -226,7 +226,7 @@ func (s *session) planAgain(ctx context.Context, h *host, loaded *policies.Loade
 		return nil, err
 	}
 	p.diagnostics = loaded.Diagnostics
-	return p, s.addLive(ctx, p, o.Flush, o.Flows, known)
+	return p, s.addLive(ctx, h.kernel, p, o.Flush, o.Flows, known)
 }
 
 // finish does what comes after the commit, and says what was done.

@@ -37,6 +37,8 @@ type explainer struct {
 	// apply still counts, see policies.PastJudge.OnlyDeleted.
 	had, ever *policies.PastJudge
 	timeouts  *timeoutSource
+	// others are the live flows of protocols that sgc tracks by itself.
+	others map[policies.OtherFlow]bool
 	// window says that routed TCP flows without entries go on from any segment.
 	window bool
 }
@@ -134,6 +136,9 @@ func (s *session) withExplainer(ctx context.Context, path, command string, chose
 	}
 	if set, _ := compile.Adoption(); v.snapshot.Table != nil && v.snapshot.Table.Set(set) != nil {
 		x.window = len(v.snapshot.Table.Set(set).Timed) > 0
+	}
+	if x.others, err = s.otherFlowsOnce(ctx); err != nil {
+		return err
 	}
 	return s.withTracking(policy, func(t *tracking) error {
 		x.tracking = t

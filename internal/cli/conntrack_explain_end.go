@@ -23,28 +23,40 @@ func (x *explainer) sayEnding(out *legExplanation, l *conntrack.Leg) {
 		out.CutBy = append(out.CutBy, "an apply after which no rule allows it", acl)
 		out.say("An open flow ends with its rule: the commit of an apply after which no rule allows it cuts it at once, in both directions. Allowed as tracked only, it goes on.")
 		return
-	case p.Protocol.IsOther(p.Family()):
-		out.CutBy = append(out.CutBy, acl)
-	case l.Revoked():
+	case isOther(p) && !x.remembers(p):
+		return
+	case x.revoked(l):
 		out.CutBy = append([]string{"sgc apply --flush revoked"}, append(x.deletions(l), acl)...)
 	default:
 		out.CutBy = append(x.deletions(l), acl, "sgc apply --flush revoked, once no rule allows it")
 	}
-	if !l.Revoked() {
+	if !x.revoked(l) {
 		out.say("It outlives its rule: if no rule allows it any more, it goes on until it is idle for its timeout.")
 	}
 	out.say("What cuts it: %s.", strings.Join(out.CutBy, "; "))
 }
 
+// revoked reports whether no rule lets the leg's flow open.
+func (x *explainer) revoked(l *conntrack.Leg) bool {
+	_, back := x.allowsBack(&l.Packet)
+	return l.Revoked() && !back
+}
+
 // deletions says which groups would have to be deleted for a tracked leg to be
 // cut: all that have ever allowed it, as an apply counts them.
 func (x *explainer) deletions(l *conntrack.Leg) []string {
-	var names []string
-	for _, r := range x.index.Allowing(&l.Packet) {
-		names = append(names, r.Group)
+	openers := []*flow.Packet{&l.Packet}
+	if isOther(&l.Packet) {
+		openers = append(openers, reply(&l.Packet))
 	}
-	for _, r := range x.ever.Allowed(&l.Packet) {
-		names = append(names, r.Group)
+	var names []string
+	for _, p := range openers {
+		for _, r := range x.index.Allowing(p) {
+			names = append(names, r.Group)
+		}
+		for _, r := range x.ever.Allowed(p) {
+			names = append(names, r.Group)
+		}
 	}
 	switch groups := groupAddresses(names); len(groups) {
 	case 0:

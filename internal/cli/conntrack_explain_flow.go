@@ -69,16 +69,47 @@ func (x *explainer) entry(e *conntrack.Entry, j *conntrack.Judged, c *conntrack.
 		x.sayEnding(&leg, &j.Legs[i])
 		out.Legs = append(out.Legs, leg)
 	}
+	fate, reason, alive := c.Fate, c.Reason, true
+	if e.Original.Protocol.IsOther(e.Original.Family()) {
+		fate, reason, alive = x.otherFate(c)
+	}
 	var text string
-	out.Timeout, text = x.timeouts.explain(e, j)
+	if alive {
+		out.Timeout, text = x.timeouts.explain(e, j)
+	} else {
+		text = sayForgotten(e.Original.Protocol, j.Legs[0].Packet.Peer())
+	}
 	out.Sentences = append(out.Sentences, text)
 	if ending := x.flushEnding(j); ending != "" {
 		out.Sentences = append(out.Sentences, ending)
 	}
-	if x.planned != "" {
-		out.effect(c.Fate, c.Reason)
+	switch {
+	case x.planned == "":
+	case alive:
+		out.effect(fate, reason)
+	default:
+		out.Apply = &effectView{Fate: conntrack.Stays}
 	}
 	return out
+}
+
+// otherFate returns what becomes of the flow of another protocol, as far as sgc
+// remembers it; alive is false if it does not.
+func (x *explainer) otherFate(c *conntrack.Changed) (fate conntrack.Fate, reason conntrack.Reason, alive bool) {
+	fate = conntrack.Stays
+	for i := range c.Legs {
+		l := &c.Legs[i]
+		switch {
+		case l.New.Class == policies.Exempt:
+			alive = true // the rules need not remember it
+		case x.remembers(&l.Packet):
+			alive = true
+			if l.Fate > fate {
+				fate, reason = l.Fate, l.Reason
+			}
+		}
+	}
+	return fate, reason, alive
 }
 
 // socket explains a flow without an entry.
@@ -122,13 +153,14 @@ func (x *explainer) leg(l *conntrack.Leg, old *policies.Rule, leftover bool) leg
 	case class == conntrack.ClassExempt:
 		out.say("Exempt: %s. Neither groups nor network ACLs act on it.", out.Why)
 		return out
+	case l.Revoked() && x.sayBack(&out, p):
 	case l.Revoked() && x.planned != "":
 		out.say("No rule of this policy allows it: %s.", out.Why)
 		x.sayPast(&out, p, old)
 	case l.Revoked():
 		out.say("Tracked, and no rule allows it any more: %s.", out.Why)
 		x.sayPast(&out, p, old)
-		if x.inForce != nil {
+		if x.inForce != nil && (!isOther(p) || x.remembers(p)) {
 			out.say("It is alive all the same: tracked flows outlive their rule. It goes on until it has been idle for its timeout; a new flow of the kind is refused.")
 		}
 	case class == conntrack.ClassOpen:
@@ -145,6 +177,17 @@ func (x *explainer) leg(l *conntrack.Leg, old *policies.Rule, leftover bool) leg
 
 func (l *legExplanation) say(format string, args ...any) {
 	l.Sentences = append(l.Sentences, fmt.Sprintf(format, args...))
+}
+
+// sayBack says of a flow of another protocol that rules of the other direction let
+// it open, if they do.
+func (x *explainer) sayBack(out *legExplanation, p *flow.Packet) bool {
+	back, ok := x.allowsBack(p)
+	if ok {
+		out.say("Tracked, and no rule of this direction allows it: %s.", out.Why)
+		out.say("%s lets it open the other way, and nobody remembers who opened a flow of this protocol.", back.Rule.Address())
+	}
+	return ok
 }
 
 // sayAllowed names the rules that allow a leg.

@@ -22,6 +22,8 @@ type liveWork struct {
 	seeded bool
 	// entries is how many are to be deleted.
 	entries int
+	// others is how many flows of other protocols the rules are to forget.
+	others int
 	// deleted is how many were deleted, after the commit.
 	deleted int
 	// ssh is the connection that the command runs over, cutsSSH is set if it is
@@ -66,12 +68,12 @@ func (w *liveWork) view() liveFlowsView {
 }
 
 // empty reports whether nothing is to be done apart from what the table needs.
-func (w *liveWork) empty() bool { return w == nil || w.entries == 0 }
+func (w *liveWork) empty() bool { return w == nil || w.entries+w.others == 0 }
 
 // judgeFlows finds out what the step does to the flows that are alive; limit is
 // how many of them are kept for people to see. It changes nothing but the past in
 // the new record.
-func (s *session) judgeFlows(ctx context.Context, t *transition, limit int) (*liveWork, error) {
+func (s *session) judgeFlows(ctx context.Context, k *apply.Kernel, t *transition, limit int) (*liveWork, error) {
 	w := &liveWork{transition: t, flows: liveFlows{limit: limit}, ssh: sshOf(s.Environ)}
 	if t.old != nil {
 		t.new.Past = t.old.Past
@@ -80,6 +82,9 @@ func (s *session) judgeFlows(ctx context.Context, t *transition, limit int) (*li
 		return w, nil
 	}
 	pruner := t.past().Pruner()
+	if err := w.judgeOthers(ctx, k, pruner); err != nil {
+		return nil, err
+	}
 	err := s.withTable(func(tracked *conntrack.Table) error {
 		return withChange(ctx, tracked, t, func(c *conntrack.Change) error {
 			return w.judge(ctx, tracked, c, pruner)
@@ -149,6 +154,9 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		if err := c.Entry(e, &out); err != nil {
 			return err
 		}
+		if e.Original.Protocol.IsOther(e.Original.Family()) {
+			return nil // see judgeOthers
+		}
 		if out.Delete {
 			w.entries++
 		}
@@ -191,11 +199,15 @@ func (w *liveWork) count(out *conntrack.Changed, socket bool) {
 
 // add counts a flow, by the leg that decides its fate.
 func (w *liveWork) add(fate conntrack.Fate, reason conntrack.Reason, leg *conntrack.ChangedLeg, socket bool) {
+	w.addAs(fate, reason, leg, func() liveFlowView { return newLiveFlowView(&leg.Packet, socket) })
+}
+
+// addAs is add with another view of the flow.
+func (w *liveWork) addAs(fate conntrack.Fate, reason conntrack.Reason, leg *conntrack.ChangedLeg, view func() liveFlowView) {
 	rule := ""
 	if leg.Old.Rule != nil && w.recorded {
 		rule = leg.Old.Rule.Address()
 	}
-	view := func() liveFlowView { return newLiveFlowView(&leg.Packet, socket) }
 	switch fate {
 	case conntrack.Cut:
 		w.cutsSSH = w.cutsSSH || w.ssh.is(&leg.Packet)
@@ -267,12 +279,22 @@ type cleared struct {
 	deleted    int
 }
 
+// follow notes that the command itself has changed nf_tables.
+func (c *cleared) follow(g apply.Generations) {
+	if g.From == c.generation {
+		c.generation = g.To
+	}
+}
+
 // clear does to live flows what the step means for them, once its rules are in
-// force: entries for what was opened meanwhile, refusals for UDP that is cut, and
-// then the entries go. table is the one in the kernel.
+// force: flows of other protocols that are cut are forgotten, entries are made for
+// what was opened meanwhile, UDP that is cut is refused, and then the entries go. table is the one in the kernel.
 func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, table *ruleset.Table, done *cleared) error {
 	if t.moot() {
 		return nil
+	}
+	if err := clearOthers(ctx, k, t, table, done); err != nil {
+		return err
 	}
 	if err := s.seed(ctx, t); err != nil {
 		return err
@@ -285,8 +307,8 @@ func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, tab
 					changes = append(changes, t.hold(h))
 				}
 				g, err := k.ChangeTimed(ctx, table, changes)
-				if err == nil && g.From == done.generation {
-					done.generation = g.To
+				if err == nil {
+					done.follow(g)
 				}
 				return err
 			})

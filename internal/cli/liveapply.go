@@ -42,14 +42,14 @@ func liveFlags(c *cli.Context) (mode conntrack.FlushMode, flows int, err error) 
 
 // addLive completes the plan by what it means for live flows. known is what was
 // found out a moment ago, or nil; it is used if it is about the same step.
-func (s *session) addLive(ctx context.Context, p *plan, mode conntrack.FlushMode, flows int, known *liveWork) (err error) {
+func (s *session) addLive(ctx context.Context, k *apply.Kernel, p *plan, mode conntrack.FlushMode, flows int, known *liveWork) (err error) {
 	p.enforced.Flush = mode
 	t := p.sight.transition(p.enforced)
 	if known != nil && known.same(t) {
 		t.new.Past = known.new.Past
 		p.live = known
 		p.live.transition = t
-	} else if p.live, err = s.judgeFlows(ctx, t, flows); err != nil {
+	} else if p.live, err = s.judgeFlows(ctx, k, t, flows); err != nil {
 		return err
 	}
 	t.write()

@@ -34,13 +34,16 @@ type flowGroup struct {
 // liveFlowView is one live flow, with the addresses that are on the wire where it
 // crosses the interface. It is written in the direction in which it was opened.
 type liveFlowView struct {
-	Interface  string     `json:"interface"`
-	Direction  string     `json:"direction"`
-	Protocol   string     `json:"protocol"`
-	Source     netip.Addr `json:"source"`
-	SourcePort *uint16    `json:"source_port,omitempty"`
-	Dest       netip.Addr `json:"destination"`
-	DestPort   *uint16    `json:"destination_port,omitempty"`
+	Interface string `json:"interface"`
+	Protocol  string `json:"protocol"`
+	// Peer is set for flows of protocols other than TCP, UDP and ICMP. It is all
+	// that is known of their ends; nobody knows in which direction they were opened.
+	Peer       *netip.Addr `json:"peer,omitempty"`
+	Direction  string      `json:"direction,omitempty"`
+	Source     netip.Addr  `json:"source,omitzero"`
+	SourcePort *uint16     `json:"source_port,omitempty"`
+	Dest       netip.Addr  `json:"destination,omitzero"`
+	DestPort   *uint16     `json:"destination_port,omitempty"`
 	// Socket is set for flows that are known by a socket of the host, since
 	// conntrack has no entry of them.
 	Socket bool `json:"socket,omitempty"`
@@ -148,6 +151,9 @@ func newLiveFlowView(p *flow.Packet, socket bool) liveFlowView {
 }
 
 func (v liveFlowView) String() string {
+	if v.Peer != nil {
+		return fmt.Sprintf("%s with %s  (%s)", v.Protocol, v.Peer, v.Interface)
+	}
 	end := func(a netip.Addr, port *uint16) string {
 		if port == nil {
 			return a.String()

@@ -159,7 +159,7 @@ func (s *session) planOnly(ctx context.Context, o planOptions) (err error) {
 		return err
 	}
 	p.diagnostics = loaded.Diagnostics
-	if err := s.addLive(ctx, p, o.Flush, o.Flows, nil); err != nil {
+	if err := s.addLive(ctx, k, p, o.Flush, o.Flows, nil); err != nil {
 		return err
 	}
 	if o.Out != "" {
