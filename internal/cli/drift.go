@@ -134,6 +134,10 @@ func describeDrift(c apply.Change) string {
 	object := c.Kind.String() + " " + clean(c.Name)
 	if c.Kind == apply.ObjectKind {
 		object = text
+		// Their texts begin with their names, whatever they hold.
+		if name, values, ok := strings.Cut(text, ": "); ok && c.Action == apply.Update {
+			object, text, was = name, values, strings.TrimPrefix(was, name+": ")
+		}
 	}
 	switch {
 	case c.Action == apply.Add:
