@@ -129,7 +129,6 @@ step "seven flows: some talk every minute or more often, some every seven minute
   expect "voice that is silent" {
     traffic = "allowed"
     tracked = true
-    timeout = "30s"
   }
 }
 
