@@ -26,8 +26,8 @@ type liveWork struct {
 	others int
 	// deleted is how many were deleted, after the commit.
 	deleted int
-	// ssh is the connection that the command runs over, cutsSSH is set if it is
-	// one of those that are cut.
+	// ssh is the connection that the command runs over, cutsSSH is set if no
+	// packet of it would pass any more.
 	ssh     sshConnection
 	cutsSSH bool
 	// unknown says why the live flows are not known; "" if they are.
@@ -133,6 +133,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 			return err
 		}
 		see(pruner, &out)
+		w.guard(c, &out)
 		w.holds = append(w.holds, out.Held...)
 		switch leg := out.Leg(); {
 		case out.KeptOut:
@@ -161,6 +162,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 			w.entries++
 		}
 		see(pruner, &out)
+		w.guard(c, &out)
 		if out.KeptOut || out.Fate == conntrack.Elsewhere {
 			return nil
 		}
@@ -176,6 +178,17 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		w.add(f.fate, f.reason, &f.leg, true)
 	}
 	return err
+}
+
+// guard finds out whether the flow is the connection that the command runs over,
+// and no packets of it would pass: it is cut, or a network ACL denies it.
+func (w *liveWork) guard(c *conntrack.Change, out *conntrack.Changed) {
+	for i := range out.Legs {
+		l := &out.Legs[i]
+		if w.ssh.is(&l.Packet) && (out.Fate == conntrack.Cut || l.New.Denied || c.DeniedBack(l)) {
+			w.cutsSSH = true
+		}
+	}
 }
 
 // see tells of a live flow, whose past is not to be forgotten.
@@ -210,7 +223,6 @@ func (w *liveWork) addAs(fate conntrack.Fate, reason conntrack.Reason, leg *conn
 	}
 	switch fate {
 	case conntrack.Cut:
-		w.cutsSSH = w.cutsSSH || w.ssh.is(&leg.Packet)
 		why := "no rule allows it any more"
 		switch reason {
 		case conntrack.WasOpen:
