@@ -17,8 +17,9 @@ func otherFlowTypes(f flow.Family) []ruleset.Type {
 	return []ruleset.Type{ruleset.IfName, ruleset.InetProto, addressType(f)}
 }
 
-// OtherFlows returns the names of the dynamic sets that every table has, in which
-// live flows of other protocols are remembered.
+// OtherFlows returns the names of the dynamic sets in which live flows of other
+// protocols are remembered. The table of every policy that governs an interface has
+// them.
 func OtherFlows() []string {
 	var sets []string
 	for _, f := range flow.Families {
