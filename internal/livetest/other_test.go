@@ -124,6 +124,17 @@ func TestOtherProtocols(t *testing.T) {
 				s.counts("detached", detached, 0, 4)
 				s.apply(detached)
 				s.smoothly("detached", append(talks, kept...)...)
+				mark(kept...)
+				s.counts("revoked later", detached, 4, 0, "--flush", "revoked")
+				s.says("the plan", s.plan(detached, "--flush", "revoked").out, "4 flows cut")
+				s.apply(detached, "--flush", "revoked")
+				s.areCut("revoked later", talks...)
+				s.haveNone("revoked later", talks...)
+				s.smoothly("revoked later, others", kept...)
+				s.apply(p)
+				s.goOn("allowed again", talks...)
+				s.apply(detached)
+				mark(append(talks, kept...)...)
 
 				revoked := detached
 				revoked.groups = map[string][]string{"g": p.groups["g"], "b": {tunnelRule(back, friends)}}
