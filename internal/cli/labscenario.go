@@ -224,12 +224,14 @@ func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scena
 	for i := range scenarios {
 		ended[i] = make(chan *scenario.Result, 1)
 	}
+	live := s.newLabLive()
+	defer live.close()
 	go func() {
 		for i, sc := range scenarios {
 			places <- struct{}{}
 			go func() {
 				defer func() { <-places }()
-				ended[i] <- dir.play(ctx, i, sc, o.Speed)
+				ended[i] <- dir.play(ctx, i, sc, o.Speed, live)
 			}()
 		}
 	}()
@@ -238,7 +240,7 @@ func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scena
 		r := <-ended[i]
 		results = append(results, r)
 		if !s.JSON && ctx.Err() == nil && err == nil {
-			err = s.showScenario(r)
+			err = live.between(func() error { return s.showScenario(r) })
 		}
 		if err != nil {
 			// Nobody sees the rest; but all have to end.
@@ -248,13 +250,16 @@ func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scena
 	return results, errors.Join(err, context.Cause(ctx))
 }
 
-// play plays one scenario with a state directory of its own.
-func (d *labDir) play(ctx context.Context, number int, sc *scenario.Scenario, speed int) *scenario.Result {
+// play plays one scenario with a state directory of its own, and shows it.
+func (d *labDir) play(ctx context.Context, number int, sc *scenario.Scenario, speed int, live *labLive) *scenario.Result {
 	state := filepath.Join(d.path, fmt.Sprint(number))
 	if err := os.Mkdir(state, 0o700); err != nil {
 		return &scenario.Result{Scenario: sc, Timeline: &scenario.Timeline{Scenario: sc.File, Title: sc.Title, Speed: 1}, Err: err}
 	}
-	return scenario.Start(ctx, sc, scenario.Options{Speed: speed, StateDir: state, Enforcer: labEnforcer{}}).Wait()
+	run := scenario.Start(ctx, sc, scenario.Options{Speed: speed, StateDir: state, Enforcer: labEnforcer{}})
+	live.begin(number, sc, run)
+	defer live.end(number)
+	return run.Wait()
 }
 
 // scenarioName is what a scenario is called: its directory if the file says

@@ -11,8 +11,8 @@ import (
 // expectation.
 func HTML(runs []Picture) []byte {
 	g := &page{}
-	g.f("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n")
-	g.f("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n")
+	g.f("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n")
+	g.f("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light dark\"/>\n")
 	g.f("<title>%s</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<main>\n", escape(pageTitle(runs)), pageStyle(), sheet(".sgc"))
 	if len(runs) > 1 {
 		g.contents(runs)
@@ -90,6 +90,9 @@ func (g *page) section(i int, p *Picture) {
 	if err := p.Result.Err; err != nil {
 		g.f("<p>%s It could not be played to its end: %s</p>\n", mark(false), escape(err.Error()))
 	}
+	if p.Result.Skipped != "" {
+		g.f("<p>This machine could not play the rest: %s</p>\n", escape(p.Result.Skipped))
+	}
 	d := &drawing{Picture: *p, id: id}
 	g.f("<figure>\n%s</figure>\n", d.draw())
 	g.timeouts(p.Result)
@@ -140,7 +143,7 @@ func (g *page) steps(r *scenario.Result) {
 		s := &r.Steps[i]
 		g.f("<p>%s <b>%s</b> <span class=\"faint\">%s to %s</span>", mark(!s.Failed()), escape(numbered(i, s.Step.Name)), seconds(s.Begun), seconds(s.Begun+s.Took))
 		if s.Step.Description != "" {
-			g.f("<br>%s", escape(s.Step.Description))
+			g.f("<br/>%s", escape(s.Step.Description))
 		}
 		g.f("</p>\n")
 		if len(s.Verdicts) > 0 {

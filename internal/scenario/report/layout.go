@@ -22,6 +22,8 @@ const (
 	titleSize = 17.0
 	textSize  = 12.5
 	smallSize = 11.0
+	// boldness is how much wider bold text is.
+	boldness = 1.12
 )
 
 // scale puts times on the x axis.

@@ -91,7 +91,7 @@ func (d *drawing) draw() string {
 		bottom = lanes[n-1].bottom
 	}
 	d.axis(top, bottom)
-	d.changes(found, top, bottom)
+	d.changes(found, top, first, bottom)
 	merged := false
 	for i := range lanes {
 		merged = d.lane(&lanes[i]) || merged
@@ -158,8 +158,11 @@ func (p *Picture) result() string {
 	case all == 0:
 		text = "nothing was expected"
 	}
-	if p.Result.Err != nil {
+	switch {
+	case p.Result.Err != nil:
 		text += ", but it could not be played to its end"
+	case p.Result.Skipped != "":
+		text += ", but the machine could not play all of it"
 	}
 	return text
 }
@@ -190,7 +193,7 @@ func laneNumbers(l *scenario.Lane) string {
 }
 
 func (d *drawing) title() {
-	d.text(margin, 26, titleSize, "ink bold", fit(printable(d.heading()), titleSize*1.06, width-2*margin))
+	d.text(margin, 26, titleSize, "ink bold", fit(printable(d.heading()), titleSize*boldness, width-2*margin))
 	d.text(margin, 45, smallSize, "faint", fit(printable(d.outline()), smallSize, width-2*margin))
 	d.y = 56
 }
@@ -261,7 +264,7 @@ func axisText(t time.Duration) string {
 }
 
 // changes draws a line for each change of the policy, through all lanes.
-func (d *drawing) changes(labels []label, top, bottom float64) {
+func (d *drawing) changes(labels []label, top, first, bottom float64) {
 	for i := range labels {
 		l := &labels[i]
 		from := top
@@ -273,7 +276,7 @@ func (d *drawing) changes(labels []label, top, bottom float64) {
 			end = d.Result.Timeline.Length
 		}
 		tip := fmt.Sprintf("%s, %s to %s", l.mark.Text, seconds(l.mark.Begun), seconds(end))
-		d.rect("commit", l.x, top, max(d.x.at(end), l.x+2), bottom, tip)
+		d.rect("commit", l.x, first, max(d.x.at(end), l.x+2), bottom, tip)
 		d.line("change", l.x, from, l.x, bottom)
 	}
 	for i := range labels {
@@ -289,7 +292,7 @@ func (d *drawing) changes(labels []label, top, bottom float64) {
 func (d *drawing) lane(r *row) (merged bool) {
 	l := r.lane
 	d.f("<g><title>%s</title>\n", escape(l.Name+": "+l.Title+": "+laneNumbers(l)))
-	d.text(margin, r.base-2, textSize, "ink bold", fit(printable(l.Name), textSize*1.06, nameWidth-8))
+	d.text(margin, r.base-2, textSize, "ink bold", fit(printable(l.Name), textSize*boldness, nameWidth-8))
 	d.text(margin, r.base+11.5, smallSize, "faint", fit(printable(l.Title), smallSize, nameWidth-8))
 	ended := l.Ended
 	if ended == 0 {

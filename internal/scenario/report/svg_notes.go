@@ -38,7 +38,7 @@ func (d *drawing) legend(rows []row, changed, merged bool) {
 		item(text, func(x, y float64) { d.sample(kind(k), x, y) })
 	}
 	if changed {
-		item("the policy changes", func(x, y float64) {
+		item("sgc changes the policy", func(x, y float64) {
 			d.rect("commit", x, y-11, x+4, y+3, "")
 			d.line("change", x, y-11, x, y+3)
 		})
@@ -156,6 +156,9 @@ func (d *drawing) outcome() {
 				lines("ink", "Seen: "+v.Seen+".", 16)
 			}
 		}
+	}
+	if skipped := d.Result.Skipped; skipped != "" {
+		lines("ink", "This machine could not play the rest: "+skipped, 0)
 	}
 	if err := d.Result.Err; err != nil {
 		mark(false)
