@@ -152,11 +152,11 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 	}
 	w.holds = append(w.holds, c.Holds(bound)...)
 	err = table.Entries(ctx, func(e *conntrack.Entry) error {
-		if err := c.Entry(e, &out); err != nil {
-			return err
-		}
 		if e.Original.Protocol.IsOther(e.Original.Family()) {
 			return nil // see judgeOthers
+		}
+		if err := c.Entry(e, &out); err != nil {
+			return err
 		}
 		if out.Delete {
 			w.entries++
