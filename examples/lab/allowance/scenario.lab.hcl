@@ -60,7 +60,14 @@ step "there is room: SSH is tracked, HTTP is not" {
     from     = "visitor"
     to       = "server"
   }
-  wait "2s" {}
+  wait {
+    flow   = "ssh"
+    passed = 3
+  }
+  wait {
+    flow   = "http"
+    passed = 3
+  }
 
   expect "ssh" {
     traffic = "allowed"
@@ -85,7 +92,10 @@ step "one place is left: the first new flow takes it" {
     from     = "office"
     to       = "server"
   }
-  wait "1s" {}
+  wait {
+    flow   = "the last ssh session"
+    passed = 2
+  }
 
   expect "the last ssh session" {
     traffic = "allowed"

@@ -89,7 +89,23 @@ step "port 80 is open to everybody: the visitor is untracked, the balancer is tr
     to       = "server"
     interval = "5m"
   }
-  wait "3s" {}
+  wait {
+    flow   = "visitor"
+    passed = 2
+  }
+  wait {
+    flow   = "balancer"
+    passed = 2
+  }
+  wait {
+    flow   = "balancer over IPv6"
+    passed = 2
+  }
+  wait {
+    flow   = "balancer, a silent session"
+    passed = 2
+  }
+  wait "1s" {}
 
   expect "visitor" {
     traffic = "allowed"

@@ -200,7 +200,14 @@ step "two visitors stay for a while" {
     to       = "server"
     interval = "50ms"
   }
-  wait "300ms" {}
+  wait {
+    flow   = "HTTP session"
+    passed = 5
+  }
+  wait {
+    flow   = "HTTP session over IPv6"
+    passed = 5
+  }
 
   expect "HTTP session" {
     traffic = "allowed"
@@ -214,7 +221,7 @@ step "two visitors stay for a while" {
 
 step "without the IPv4 egress rule, HTTP over IPv4 is tracked, and goes on" {
   apply "without IPv4 egress" {}
-  wait "300ms" {}
+  wait "500ms" {}
 
   check "another HTTP session" {
     protocol = "tcp"
@@ -283,7 +290,7 @@ step "SSH and ping are as they were; the server opens nothing over IPv4 any more
 
 step "with the rule again, the session is as untracked as before" {
   apply "the example" {}
-  wait "300ms" {}
+  wait "500ms" {}
 
   expect "HTTP session" {
     traffic = "survives"

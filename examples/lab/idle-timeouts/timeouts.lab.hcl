@@ -117,6 +117,18 @@ step "TCP: the interface's, and the balancer's own" {
     to       = "database"
     interval = "100ms"
   }
+  wait {
+    flow   = "tcp on eth0"
+    passed = 2
+  }
+  wait {
+    flow   = "tcp of the balancer"
+    passed = 2
+  }
+  wait {
+    flow   = "tcp on eth1"
+    passed = 2
+  }
   wait "300ms" {}
 
   expect "tcp on eth0" {
@@ -134,7 +146,7 @@ step "TCP: the interface's, and the balancer's own" {
 }
 
 step "UDP: without an answer, and as a stream" {
-  wait "2s" {}
+  wait "2500ms" {}
   start "question on eth0" {
     protocol = "udp"
     port     = 53
@@ -152,7 +164,14 @@ step "UDP: without an answer, and as a stream" {
     sends    = "from"
     interval = "100ms"
   }
-  wait "300ms" {}
+  wait {
+    flow   = "question on eth0"
+    passed = 2
+  }
+  wait {
+    flow   = "question on eth1"
+    passed = 2
+  }
 
   expect "question on eth0" {
     traffic = "allowed"
@@ -186,7 +205,14 @@ step "the rest: ping, and a protocol without ports" {
     to       = "server"
     interval = "100ms"
   }
-  wait "300ms" {}
+  wait {
+    flow   = "ping"
+    passed = 2
+  }
+  wait {
+    flow   = "protocol 253"
+    passed = 2
+  }
 
   expect "ping" {
     traffic = "allowed"

@@ -162,7 +162,10 @@ step "the group lets the client in, and the answers pass by themselves" {
     to       = "server"
     interval = "500ms"
   }
-  wait "3s" {}
+  wait {
+    flow   = "ping"
+    passed = 5
+  }
 
   expect "download" {
     traffic = "allowed"
@@ -224,7 +227,7 @@ step "the same entries in the other order: the first that matches decides, and t
 
 step "and with an empty ACL nothing passes: ACLs deny what no entry names" {
   apply "an ACL without entries" {}
-  wait "2s" {}
+  wait "5s" {}
 
   expect "download" {
     traffic = "cut"

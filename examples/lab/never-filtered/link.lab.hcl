@@ -95,7 +95,14 @@ step "DHCP: the host as a client, and the answers to it" {
     to          = "neighbour"
     interval    = "100ms"
   }
-  wait "500ms" {}
+  wait {
+    flow   = "DHCP"
+    passed = 3
+  }
+  wait {
+    flow   = "DHCPv6"
+    passed = 3
+  }
   stop "DHCP" {}
   stop "DHCPv6" {}
 

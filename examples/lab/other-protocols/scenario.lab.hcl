@@ -52,14 +52,23 @@ step "the server begins, and the office's answers pass" {
     protocol = "gre"
     from     = "server"
     to       = "office"
+    interval = "500ms"
   }
   start "tunnel over IPv6" {
     protocol = "gre"
     family   = "ipv6"
     from     = "server"
     to       = "office"
+    interval = "500ms"
   }
-  wait "3s" {}
+  wait {
+    flow   = "tunnel"
+    passed = 3
+  }
+  wait {
+    flow   = "tunnel over IPv6"
+    passed = 3
+  }
 
   expect "tunnel" {
     traffic = "allowed"
@@ -93,7 +102,7 @@ step "now the office may send GRE by itself; another protocol and another host m
 
 step "the rule is gone: the tunnel goes on, until it is silent for 600 seconds" {
   apply "no tunnel" {}
-  wait "3s" {}
+  wait "5s" {}
 
   expect "tunnel" {
     traffic = "survives"
@@ -113,7 +122,7 @@ step "--flush revoked forgets it, and stops it at once" {
   apply "no tunnel" {
     flush = "revoked"
   }
-  wait "3s" {}
+  wait "5s" {}
 
   expect "tunnel" {
     traffic = "cut"
