@@ -73,6 +73,7 @@ step "before sgc, everything passes, and conntrack knows nothing" {
     sends    = "from"
   }
   wait "3s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -90,6 +91,7 @@ step "before sgc, everything passes, and conntrack knows nothing" {
 step "the rules allow ssh, and it goes on; they do not allow telnet, whose sockets are not on this host" {
   apply "first" {}
   wait "8s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true

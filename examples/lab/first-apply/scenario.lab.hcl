@@ -82,6 +82,7 @@ step "before sgc, everything passes, and conntrack knows nothing" {
     port     = 80
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -115,6 +116,7 @@ step "before sgc, everything passes, and conntrack knows nothing" {
 step "the first apply adopts the connections, whoever opened them and whoever sends next" {
   apply "first" {}
   wait "15s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -153,7 +155,9 @@ step "telnet goes on, although no rule would let it in; a new one is refused" {
     port     = 23
     traffic  = "refused"
   }
+
   wait "5s" {}
+
   expect "telnet" {
     traffic = "survives"
     tracked = true
@@ -165,6 +169,7 @@ step "after a destroy, the next apply is a first one again" {
   wait "5s" {}
   apply "first" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
   }

@@ -158,6 +158,7 @@ policy "the client denied" {
 
 step "tracked flows and untracked ones" {
   apply "allowed" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -200,6 +201,7 @@ step "tracked flows and untracked ones" {
     sends    = "to"
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = true
@@ -229,6 +231,7 @@ step "tracked flows and untracked ones" {
 step "the ACL denies what the client sends: it is cut, and the other direction is not" {
   apply "the client denied" {}
   wait "5s" {}
+
   expect "ssh" {
     traffic = "cut"
     tracked = true
@@ -253,6 +256,7 @@ step "the ACL denies what the client sends: it is cut, and the other direction i
     traffic = "survives"
     tracked = false
   }
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"
@@ -276,6 +280,7 @@ step "the entry is taken away: all go on, and TCP delivers what it had to keep" 
     flow   = "http"
     passed = 20
   }
+
   expect "ssh" {
     traffic = "allowed"
     over    = "the ACL denies what the client sends: it is cut, and the other direction is not"

@@ -46,6 +46,7 @@ policy "no ssh" {
 
 step "two untracked sessions" {
   apply "ssh from anywhere" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -60,6 +61,7 @@ step "two untracked sessions" {
     port     = 22
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -75,6 +77,7 @@ step "the rule is gone, with --flush none: they go on, tracked" {
     flush = "none"
   }
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -83,6 +86,7 @@ step "the rule is gone, with --flush none: they go on, tracked" {
     traffic = "survives"
     tracked = true
   }
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"
@@ -95,6 +99,7 @@ step "the rule is gone, with --flush none: they go on, tracked" {
 step "what was spared is a tracked flow now: the next apply spares it, too" {
   apply "no ssh" {}
   wait "5s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true

@@ -68,6 +68,7 @@ policy "the office alone" {
 
 step "tracked flows of both" {
   apply "client and office" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -98,6 +99,7 @@ step "tracked flows of both" {
     to       = "server"
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = true
@@ -123,6 +125,7 @@ step "tracked flows of both" {
 step "the client's rule goes as usual: its flows go on" {
   apply "the office alone" {}
   wait "5s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -142,6 +145,7 @@ step "the same policy once more, with --flush revoked: now they are cut, and the
     flush = "revoked"
   }
   wait "10s" {}
+
   expect "ssh" {
     traffic = "cut"
     tracked = false

@@ -114,6 +114,7 @@ policy "admin deleted" {
 
 step "flows that the group admin allows, and one that base allows, too" {
   apply "both groups" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -139,6 +140,7 @@ step "flows that the group admin allows, and one that base allows, too" {
     port     = 5432
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = true
@@ -160,6 +162,7 @@ step "flows that the group admin allows, and one that base allows, too" {
 step "admin is detached from the interface: all go on" {
   apply "admin detached" {}
   wait "5s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -176,6 +179,7 @@ step "admin is detached from the interface: all go on" {
     traffic = "survives"
     tracked = true
   }
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"
@@ -188,6 +192,7 @@ step "admin is detached from the interface: all go on" {
 step "admin is deleted: what only it had allowed is cut" {
   apply "admin deleted" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "cut"
     tracked = false

@@ -52,6 +52,7 @@ policy "no dns" {
 
 step "dns is untracked" {
   apply "dns for the world" {}
+
   start "dns" {
     protocol = "udp"
     from     = "client"
@@ -59,6 +60,7 @@ step "dns is untracked" {
     port     = 53
   }
   wait "15s" {}
+
   expect "dns" {
     traffic = "allowed"
     tracked = false
@@ -68,15 +70,18 @@ step "dns is untracked" {
 step "the rule is gone: dns is cut" {
   apply "no dns" {}
   wait "15s" {}
+
   expect "dns" {
     traffic = "cut"
     tracked = false
   }
+
   stop "dns" {}
 }
 
 step "after 120 seconds the server may use its port 53 again, and nobody else may" {
   wait "150s" {}
+
   check "from port 53 to the client" {
     protocol    = "udp"
     from        = "server"

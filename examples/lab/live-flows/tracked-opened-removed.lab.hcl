@@ -78,6 +78,7 @@ policy "nobody" {
 
 step "the flows are tracked" {
   apply "the client alone" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -105,6 +106,7 @@ step "the flows are tracked" {
     port     = 53
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = true
@@ -126,6 +128,7 @@ step "the flows are tracked" {
 step "the rules are opened to the world: the flows go on, and conntrack forgets them" {
   apply "open to the world" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = false
@@ -147,6 +150,7 @@ step "the rules are opened to the world: the flows go on, and conntrack forgets 
 step "the rules are gone: all are cut, which no tracked flow would be" {
   apply "nobody" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "cut"
     tracked = false

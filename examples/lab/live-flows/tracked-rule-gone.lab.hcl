@@ -66,6 +66,7 @@ policy "nobody may" {
 
 step "flows of each kind run, and are tracked" {
   apply "the client may" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -112,6 +113,7 @@ step "flows of each kind run, and are tracked" {
     interval = "100s"
   }
   wait "10s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = true
@@ -136,6 +138,7 @@ step "flows of each kind run, and are tracked" {
 step "the rules are gone: what runs goes on, and nothing new is let in" {
   apply "nobody may" {}
   wait "20s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -152,6 +155,7 @@ step "the rules are gone: what runs goes on, and nothing new is let in" {
     traffic = "survives"
     tracked = true
   }
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"
@@ -188,6 +192,7 @@ step "what was idle for longer than its timeout does not come back" {
     sent = 2
   }
   wait "10s" {}
+
   expect "idle ssh" {
     traffic = "cut"
     over    = "the rules are gone: what runs goes on, and nothing new is let in"

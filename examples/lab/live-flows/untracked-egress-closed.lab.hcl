@@ -59,6 +59,7 @@ policy "no egress" {
 
 step "the flows are untracked" {
   apply "open both ways" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -86,6 +87,7 @@ step "the flows are untracked" {
     port     = 53
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -107,6 +109,7 @@ step "the flows are untracked" {
 step "the egress rule is gone" {
   apply "no egress" {}
   wait "15s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -127,6 +130,7 @@ step "the egress rule is gone" {
     lost    = 2
     tracked = true
   }
+
   check "the server opens something" {
     protocol = "tcp"
     from     = "server"

@@ -45,6 +45,7 @@ policy "no ingress" {
 
 step "the server's own flows are untracked, since everything may come in" {
   apply "open both ways" {}
+
   start "database" {
     protocol = "tcp"
     from     = "server"
@@ -71,6 +72,7 @@ step "the server's own flows are untracked, since everything may come in" {
     port     = 22
   }
   wait "5s" {}
+
   expect "database" {
     traffic = "allowed"
     tracked = false
@@ -92,6 +94,7 @@ step "the server's own flows are untracked, since everything may come in" {
 step "the ingress rule is gone: they go on, tracked, whoever sends next" {
   apply "no ingress" {}
   wait "15s" {}
+
   expect "database" {
     traffic = "survives"
     tracked = true
@@ -108,6 +111,7 @@ step "the ingress rule is gone: they go on, tracked, whoever sends next" {
     traffic = "cut"
     tracked = false
   }
+
   check "the server opens something" {
     protocol = "tcp"
     from     = "server"

@@ -82,6 +82,7 @@ policy "nobody" {
 
 step "the flows are untracked" {
   apply "open to the world" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -121,6 +122,7 @@ step "the flows are untracked" {
     port     = 53
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -150,6 +152,7 @@ step "the flows are untracked" {
 step "the rules are narrowed to the client: it goes on, tracked, and the office is cut" {
   apply "the client alone" {}
   wait "15s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -179,6 +182,7 @@ step "the rules are narrowed to the client: it goes on, tracked, and the office 
 step "the rules are gone: what is tracked goes on, as tracked flows do" {
   apply "nobody" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = true
@@ -195,6 +199,7 @@ step "the rules are gone: what is tracked goes on, as tracked flows do" {
     traffic = "survives"
     tracked = true
   }
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"

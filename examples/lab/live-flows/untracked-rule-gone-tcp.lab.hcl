@@ -70,6 +70,7 @@ policy "ssh for the office" {
 
 step "all are untracked" {
   apply "ssh and http for the world" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -110,6 +111,7 @@ step "all are untracked" {
     port     = 80
   }
   wait "3s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -139,6 +141,7 @@ step "all are untracked" {
 step "ssh is for the office alone: the client's sessions are cut, whoever sends" {
   apply "ssh for the office" {}
   wait "5s" {}
+
   expect "ssh" {
     traffic = "cut"
     tracked = false
@@ -159,6 +162,7 @@ step "ssh is for the office alone: the client's sessions are cut, whoever sends"
 
 step "nothing else is touched" {
   wait "1s" {}
+
   expect "ssh of the office" {
     traffic = "survives"
     tracked = true
@@ -169,6 +173,7 @@ step "nothing else is touched" {
     tracked = false
     over    = "ssh is for the office alone: the client's sessions are cut, whoever sends"
   }
+
   check "a new ssh of the client" {
     protocol = "tcp"
     from     = "client"
@@ -204,6 +209,7 @@ step "nothing else is touched" {
 
 step "the rule comes back: everybody may connect at once, and TCP sends again what was cut off" {
   apply "ssh and http for the world" {}
+
   check "a new ssh" {
     protocol = "tcp"
     from     = "client"
@@ -212,6 +218,7 @@ step "the rule comes back: everybody may connect at once, and TCP sends again wh
     traffic  = "allowed"
     tracked  = false
   }
+
   wait {
     flow   = "ssh"
     passed = 20
@@ -224,6 +231,7 @@ step "the rule comes back: everybody may connect at once, and TCP sends again wh
     flow   = "upload"
     passed = 20
   }
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false

@@ -56,6 +56,7 @@ policy "dns for the office" {
 
 step "all are untracked" {
   apply "dns for the world" {}
+
   start "dns" {
     protocol = "udp"
     from     = "client"
@@ -83,6 +84,7 @@ step "all are untracked" {
     port     = 53
   }
   wait "5s" {}
+
   expect "dns" {
     traffic = "allowed"
     tracked = false
@@ -104,6 +106,7 @@ step "all are untracked" {
 step "dns is for the office alone: the client is cut, although the server goes on sending and its egress is open" {
   apply "dns for the office" {}
   wait "10s" {}
+
   expect "dns" {
     traffic = "cut"
     tracked = false
@@ -161,6 +164,7 @@ step "what is held: port 53 of the server, towards those for whom it is closed" 
 step "the rule comes back: nothing is held any more" {
   apply "dns for the world" {}
   wait "10s" {}
+
   expect "dns" {
     traffic = "allowed"
     tracked = false
@@ -177,6 +181,7 @@ step "the rule comes back: nothing is held any more" {
     traffic = "allowed"
     tracked = false
   }
+
   check "from port 53 to the client at once" {
     protocol    = "udp"
     from        = "server"

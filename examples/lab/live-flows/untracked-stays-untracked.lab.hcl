@@ -67,6 +67,7 @@ policy "other rules, just as open" {
 
 step "the flows are untracked" {
   apply "open to the world" {}
+
   start "ssh" {
     protocol = "tcp"
     from     = "client"
@@ -94,6 +95,7 @@ step "the flows are untracked" {
     port     = 53
   }
   wait "5s" {}
+
   expect "ssh" {
     traffic = "allowed"
     tracked = false
@@ -115,6 +117,7 @@ step "the flows are untracked" {
 step "other rules of other groups allow them: not a packet is lost" {
   apply "other rules, just as open" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = false
@@ -136,6 +139,7 @@ step "other rules of other groups allow them: not a packet is lost" {
 step "and back" {
   apply "open to the world" {}
   wait "10s" {}
+
   expect "ssh" {
     traffic = "survives"
     tracked = false

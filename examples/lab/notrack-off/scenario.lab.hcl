@@ -81,6 +81,7 @@ policy "nobody" {
 
 step "open to the world, with entries" {
   apply "open" {}
+
   start "http" {
     protocol = "tcp"
     from     = "client"
@@ -108,6 +109,7 @@ step "open to the world, with entries" {
     port     = 53
   }
   wait "5s" {}
+
   expect "http" {
     traffic = "allowed"
     tracked = true
@@ -129,6 +131,7 @@ step "open to the world, with entries" {
 step "narrowed to the client: they go on" {
   apply "the client alone" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "survives"
     tracked = true
@@ -150,6 +153,7 @@ step "narrowed to the client: they go on" {
 step "open to the world again: they go on, and count as open from now on" {
   apply "open" {}
   wait "5s" {}
+
   expect "http" {
     traffic = "survives"
     tracked = true
@@ -171,6 +175,7 @@ step "open to the world again: they go on, and count as open from now on" {
 step "the rules are gone: all are cut, entries or not" {
   apply "nobody" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "cut"
     tracked = false
@@ -187,6 +192,7 @@ step "the rules are gone: all are cut, entries or not" {
     traffic = "cut"
     tracked = false
   }
+
   check "a new http" {
     protocol = "tcp"
     from     = "client"

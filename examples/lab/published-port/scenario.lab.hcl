@@ -99,6 +99,7 @@ policy "for the office" {
 
 step "open to the world, and kept in conntrack, since addresses are translated" {
   apply "published" {}
+
   start "web" {
     protocol     = "tcp"
     from         = "client"
@@ -148,6 +149,7 @@ step "open to the world, and kept in conntrack, since addresses are translated" 
     port     = 443
   }
   wait "5s" {}
+
   expect "web" {
     traffic = "allowed"
     tracked = true
@@ -177,6 +179,7 @@ step "open to the world, and kept in conntrack, since addresses are translated" 
 step "the rules are narrowed to the office: the client is cut, whoever sends" {
   apply "for the office" {}
   wait "10s" {}
+
   expect "web" {
     traffic = "cut"
     tracked = false

@@ -109,6 +109,7 @@ policy "nobody" {
 
 step "open to the world, and kept in conntrack, since they are routed" {
   apply "open to the world" {}
+
   start "http" {
     protocol = "tcp"
     from     = "client"
@@ -142,6 +143,7 @@ step "open to the world, and kept in conntrack, since they are routed" {
     port     = 22
   }
   wait "5s" {}
+
   expect "http" {
     traffic = "allowed"
     tracked = true
@@ -167,6 +169,7 @@ step "open to the world, and kept in conntrack, since they are routed" {
 step "the rules are narrowed to the client: its flows go on" {
   apply "the client alone" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "survives"
     tracked = true
@@ -192,6 +195,7 @@ step "the rules are narrowed to the client: its flows go on" {
 step "open again" {
   apply "open to the world" {}
   wait "5s" {}
+
   expect "http" {
     traffic = "survives"
     tracked = true
@@ -217,6 +221,7 @@ step "open again" {
 step "all rules are gone: what was open is cut, what was tracked goes on" {
   apply "nobody" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "cut"
     tracked = false
@@ -237,6 +242,7 @@ step "all rules are gone: what was open is cut, what was tracked goes on" {
     traffic = "survives"
     tracked = true
   }
+
   check "a new http" {
     protocol = "tcp"
     from     = "client"

@@ -89,6 +89,7 @@ policy "closed" {
 
 step "tracked: everybody may come in, and nothing else lets the answers out" {
   apply "closed egress" {}
+
   start "http" {
     protocol = "tcp"
     from     = "client"
@@ -116,6 +117,7 @@ step "tracked: everybody may come in, and nothing else lets the answers out" {
     port     = 53
   }
   wait "5s" {}
+
   expect "http" {
     traffic = "allowed"
     tracked = true
@@ -137,6 +139,7 @@ step "tracked: everybody may come in, and nothing else lets the answers out" {
 step "open: an egress rule lets everything out" {
   apply "open both ways" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "survives"
     tracked = true
@@ -158,6 +161,7 @@ step "open: an egress rule lets everything out" {
 step "closed: the ingress rules are gone, and the flows are cut" {
   apply "closed" {}
   wait "10s" {}
+
   expect "http" {
     traffic = "cut"
     tracked = false
@@ -174,6 +178,7 @@ step "closed: the ingress rules are gone, and the flows are cut" {
     traffic = "cut"
     tracked = false
   }
+
   check "a new http" {
     protocol = "tcp"
     from     = "client"
