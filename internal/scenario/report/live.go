@@ -147,15 +147,23 @@ func (s *strip) column(at time.Duration) (int, bool) {
 	return slot - s.first, slot >= s.first && slot <= s.last
 }
 
-// marks are the texts of the changes, each where it began. A later one goes
-// before the end of one that is too long.
+// marks are the texts of the changes, each where it began: behind the mark, or
+// before it where there is no room behind. A later one goes before the end of one
+// that is too long.
 func (s *strip) marks() string {
 	line := ""
 	for i := range s.t.Marks {
-		if c, ok := s.column(s.t.Marks[i].Begun); ok {
-			line = cut(line, c)
-			line += strings.Repeat(" ", c-Columns(line)) + markGlyph + cut(printable(s.t.Marks[i].Text), s.width-c-1)
+		c, ok := s.column(s.t.Marks[i].Begun)
+		if !ok {
+			continue
 		}
+		text := printable(s.t.Marks[i].Text)
+		after := markGlyph + cut(text, s.width-c-1)
+		if n := Columns(text); n > s.width-c-1 && n <= c {
+			c, after = c-n, text+markGlyph
+		}
+		line = cut(line, c)
+		line += strings.Repeat(" ", c-Columns(line)) + after
 	}
 	return line
 }

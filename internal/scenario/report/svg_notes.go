@@ -103,8 +103,12 @@ func (d *drawing) sample(k kind, x, y float64) {
 		p.Arrived, p.Failed = 0, "refused"
 	}
 	// A scale on which the packet is sent at x, and late ones arrive near by.
-	t := ticksOf(&lane, scenario.Opener, 0, scale{20 * lateAfter})
-	origin := (scale{20 * lateAfter}).at(1)
+	s := scale{140 * lateAfter}
+	t := ticksOf(&lane, scenario.Opener, 0, s)
+	origin := s.at(1)
+	if k == late {
+		origin = s.at(1 + lateAfter)
+	}
 	d.f(`<g transform="translate(%s %s)">`, number(x-origin), number(y+1))
 	d.path(classes[k], &t.paths[k])
 	d.f("</g>\n")
