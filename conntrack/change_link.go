@@ -38,6 +38,7 @@ func (c *Change) link(name string) *changedLink {
 			l.oldKeeps[i] = !c.lost && c.old.keepsOut(name, f)
 			switch {
 			case !c.old.judge.Opens(name, f):
+				l.wasOpen[i] = neverOpen
 			case c.same || c.old.judge.OpensAs(c.new.judge, name, f):
 				l.wasOpen[i] = openAsNow
 			default:
