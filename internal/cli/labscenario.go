@@ -36,7 +36,7 @@ type scenarioOptions struct {
 func scenarioFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "speed", Usage: "play scenarios `N` times faster: their waits, intervals and timeouts are divided"},
-		&cli.IntFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: the number of processors)"},
+		&cli.IntFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: two for each processor)"},
 		&cli.StringFlag{Name: "junit", Usage: "also write what the scenarios found to `FILE`, as JUnit XML"},
 		&cli.StringFlag{Name: "report", Usage: "also draw what happened into `FILE`: a page (.html), or the picture of one scenario (.svg)"},
 	}
@@ -110,7 +110,8 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		}
 	}
 	if o.Parallel == 0 {
-		o.Parallel = runtime.NumCPU()
+		// Scenarios wait most of the time.
+		o.Parallel = 2 * runtime.NumCPU()
 	}
 	return o, nil
 }
