@@ -199,6 +199,14 @@ func (s *stand) haveNone(when string, talks ...*talk) {
 	}
 }
 
+// settled expects that p is in force, with nothing left to do.
+func (s *stand) settled(when string, p policy) {
+	s.t.Helper()
+	if r := s.plan(p); r.err != "" || !strings.Contains(r.out, "No changes.") {
+		s.t.Errorf("%s: plan prints\n%s%s", when, r.out, r.err)
+	}
+}
+
 // opens expects that new flows come about at once.
 func (s *stand) opens(when string, calls ...call) []*talk {
 	s.t.Helper()

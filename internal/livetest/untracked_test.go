@@ -45,6 +45,7 @@ func TestUntrackedIsCut(t *testing.T) {
 		s.apply(closed(d))
 		s.areCut("after the commit", cut...)
 		s.haveNone("after the commit", cut...)
+		s.settled("after the commit", closed(d))
 		s.smoothly("other ports of the same client", other...)
 		s.refuses("after the commit", s.serviceCalls(d)[:4]...)
 		// New flows the other way, from other ports.
