@@ -94,3 +94,14 @@ func verdictText(step string, v *scenario.Verdict) string {
 	}
 	return fmt.Sprintf("%s, in %q: %s. Expected: %s. Seen: %s.", word, step, v.Flow, v.Expected, v.Seen)
 }
+
+// laneTitle says what a flow is, in the room that there is: without the port that
+// the run has chosen for its opener, if need be.
+func laneTitle(l *scenario.Lane) string {
+	const room = nameWidth - 8
+	title := printable(l.Title)
+	if textWidth(title, smallSize) > room {
+		title = strings.Replace(title, fmt.Sprintf(":%d →", l.Source.Port()), " →", 1)
+	}
+	return fit(title, smallSize, room)
+}

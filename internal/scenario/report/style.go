@@ -41,7 +41,7 @@ var styles = []struct {
 	{".even", "", []string{"fill"}, even},
 	{".odd", "", []string{"fill"}, odd},
 	{".change", "fill:none;stroke-width:1.2;stroke-dasharray:4 3", []string{"stroke"}, ink},
-	{".commit", "fill-opacity:.14", []string{"fill"}, ink},
+	{".commit", "fill-opacity:.11", []string{"fill"}, ink},
 	{".label", "fill-opacity:.92", []string{"fill"}, ground},
 	{".passed", "stroke-width:1.3", []string{"fill", "stroke"}, blue},
 	{".opened", "stroke-width:1.3", []string{"fill", "stroke"}, blue},

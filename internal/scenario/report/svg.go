@@ -137,7 +137,6 @@ const (
 func (d *drawing) steps() {
 	t := d.Result.Timeline
 	d.text(margin, d.y+14, smallSize, "faint", "Steps")
-	taken := plotLeft
 	for i := range t.Steps {
 		s := &t.Steps[i]
 		begun, ended := d.x.at(s.Begun), d.x.at(s.End(t))
@@ -149,11 +148,11 @@ func (d *drawing) steps() {
 		}
 		text := fit(name, smallSize, ended-begun-8)
 		if len([]rune(text)) < 4 && text != name {
-			text = fmt.Sprint(i + 1)
+			// What has no room for its number is found by what is below the picture.
+			text = fit(fmt.Sprint(i+1), smallSize, ended-begun-5)
 		}
-		if begun+4 >= taken && begun+4+textWidth(text, smallSize) <= plotRight+8 {
+		if text != "" && text != "…" {
 			d.text(begun+4, d.y+14, smallSize, "ink", text)
-			taken = begun + 4 + textWidth(text, smallSize)
 		}
 	}
 	d.y += stepHeight + 5
@@ -214,7 +213,7 @@ func (d *drawing) lane(r *row) (merged bool) {
 	l := r.lane
 	d.f("<g><title>%s</title>\n", escape(l.Name+": "+l.Title+": "+laneNumbers(l)))
 	d.text(margin, r.base-2, textSize, "ink bold", fit(printable(l.Name), textSize*boldness, nameWidth-8))
-	d.text(margin, r.base+11.5, smallSize, "faint", fit(printable(l.Title), smallSize, nameWidth-8))
+	d.text(margin, r.base+11.5, smallSize, "faint", laneTitle(l))
 	ended := l.Ended
 	if ended == 0 {
 		ended = d.x.length

@@ -38,7 +38,7 @@ func (d *drawing) legend(rows []row, changed, merged bool) {
 		item(text, func(x, y float64) { d.sample(kind(k), x, y) })
 	}
 	if changed {
-		item("sgc changes the policy", func(x, y float64) {
+		item("a change, from its beginning to its end", func(x, y float64) {
 			d.rect("commit", x, y-11, x+4, y+3, "")
 			d.line("change", x, y-11, x, y+3)
 		})

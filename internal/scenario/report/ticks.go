@@ -37,7 +37,7 @@ const (
 	// tickStep is where ticks side by side become a bar.
 	tickStep = 1.5
 	// markStep is how close two marks with a shape of their own may be.
-	markStep = 5.0
+	markStep = 4.0
 	// markMiddle is how far above the lane's line they are.
 	markMiddle = 7.0
 )
