@@ -65,6 +65,9 @@ func NewChange(o ChangeOptions) *Change {
 		routes: o.Routes, openers: o.Openers, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
 		links: map[string]*changedLink{},
 	}
+	if o.Routes != nil && o.Openers != nil {
+		o.Routes.Heed(o.Openers)
+	}
 	if o.Old == nil {
 		return c
 	}
@@ -149,7 +152,6 @@ func (c *Change) Entry(e *Entry, out *Changed) error {
 	}
 	for i := range n {
 		c.judge(&out.room[i])
-		c.unlessReversed(e, &out.room[i])
 	}
 	c.sum(out, n)
 	if out.Fate == Cut && e.Original.Protocol == flow.UDP {
@@ -265,24 +267,21 @@ func (c *Change) fateOfRevoked(l *ChangedLeg) (Fate, Reason) {
 	return Lingers, WasTracked
 }
 
-// unlessReversed judges a leg again, the other way round, if the entry is that
-// of a connection which the peer opened, although it seems to be the host's. A
-// segment in the middle of an open connection begins an entry, if there is none
-// (somebody flushed the table, say), and the host's segments do so, too. Who waits
-// for peers on a port has not opened a connection from there.
-func (c *Change) unlessReversed(e *Entry, l *ChangedLeg) {
-	p := &l.Packet
-	if !l.wasOpen || l.Fate <= Stays || p.Protocol != flow.TCP || p.Direction != flow.Egress || p.Forwarded || c.openers == nil {
-		return
+// NowDenied reports whether the interface's ACL under the new policy denies packets
+// of the leg's flow, in either direction, that it did not deny before.
+func (c *Change) NowDenied(l *ChangedLeg) bool {
+	if i := c.new.judge.Interface(l.Packet.Interface); i == nil || i.ACL == "" {
+		return false
 	}
-	if c.openers.waitsFor(&Socket{
-		Protocol: flow.TCP, State: Established,
-		Local:  netip.AddrPortFrom(e.Original.Source, e.Original.SourcePort),
-		Remote: netip.AddrPortFrom(e.Original.Dest, e.Original.DestPort),
-	}) {
-		*p = p.Reply()
-		c.judge(l)
+	if c.same {
+		return false
 	}
+	was := func(p *flow.Packet) bool { return c.old != nil && c.old.judge.Standing(p).Denied }
+	if l.New.Denied && !was(&l.Packet) {
+		return true
+	}
+	reply := l.Packet.Reply()
+	return c.new.judge.Standing(&reply).Denied && !was(&reply)
 }
 
 // DeniedBack reports whether the interface's ACL under the new policy denies the

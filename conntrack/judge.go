@@ -145,8 +145,11 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 	from, to := reply.Dest, reply.Source
 	out := leg{flow.Egress, from, to, reply.DestPort, reply.SourcePort, false}
 	if r.isOwn(original.Source) {
-		if r.isOwn(to) {
+		switch {
+		case r.isOwn(to):
 			return 0, nil // it stays on the loopback
+		case r.reversed(e):
+			out = leg{flow.Ingress, to, from, reply.SourcePort, reply.DestPort, false}
 		}
 		return r.crossing(e, out, 0, packets)
 	}
@@ -157,6 +160,27 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 		return n, err
 	}
 	return r.crossing(e, out, n, packets)
+}
+
+// reversed reports whether the entry is that of a connection which the peer
+// opened, although it says that the host did. Where conntrack has no entry of a
+// connection, a segment in the middle of it begins one, and the host's segments
+// do so, too. Who waits for peers on a port has not opened a connection from
+// there.
+func (r *Routes) reversed(e *Entry) bool {
+	o := &e.Original
+	if r.openers == nil || o.Protocol != flow.TCP {
+		return false
+	}
+	switch e.TCPState {
+	case TCPNone, TCPSynSent, TCPSynRecv, TCPSynSent2:
+		return false // it began with a SYN, or with nothing that is known
+	}
+	return r.openers.waitsFor(&Socket{
+		Protocol: flow.TCP, State: Established,
+		Local:  netip.AddrPortFrom(o.Source, o.SourcePort),
+		Remote: netip.AddrPortFrom(o.Dest, o.DestPort),
+	})
 }
 
 // leg is a packet without what all legs of an entry have in common.

@@ -29,6 +29,8 @@ type Routes struct {
 	taken prefixes[uint8]
 	// main is where all other addresses are, if the kernel need not be asked.
 	main mainTable
+	// openers tells who waits for peers on the host; nil if nobody asked.
+	openers *Openers
 	// peers remembers answers of the kernel, the last ones of many: by which
 	// link it would send to an address, 0 being none.
 	peers map[netip.Addr]int32
@@ -67,6 +69,10 @@ func (t *Table) Routes() (*Routes, error) {
 		}
 	}
 }
+
+// Heed makes Routes tell entries that the host's segments began in the middle of
+// connections from those of connections that the host opened.
+func (r *Routes) Heed(o *Openers) { r.openers = o }
 
 // Close ends the connection to the kernel.
 func (r *Routes) Close() error { return r.conn.close() }

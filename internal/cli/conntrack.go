@@ -182,12 +182,17 @@ func (s *session) withTable(f func(*conntrack.Table) error) error {
 }
 
 // withTracking opens the namespace's conntrack for f, and a judge of the policy.
-func (s *session) withTracking(p *policies.Policy, f func(*tracking) error) error {
+func (s *session) withTracking(ctx context.Context, p *policies.Policy, f func(*tracking) error) error {
 	return s.withTable(func(table *conntrack.Table) error {
 		routes, err := table.Routes()
 		if err != nil {
 			return err
 		}
+		openers, err := table.Openers(ctx)
+		if err != nil && !errors.Is(err, conntrack.ErrNoSockets) {
+			return errors.Join(err, routes.Close())
+		}
+		routes.Heed(openers)
 		t := &tracking{table: table, routes: routes, policy: p, index: policies.NewJudge(p)}
 		t.judge = conntrack.NewJudge(t.index, routes)
 		return errors.Join(f(t), routes.Close())

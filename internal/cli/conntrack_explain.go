@@ -140,7 +140,7 @@ func (s *session) withExplainer(ctx context.Context, path, command string, chose
 	if x.others, err = s.otherFlowsOnce(ctx); err != nil {
 		return err
 	}
-	return s.withTracking(policy, func(t *tracking) error {
+	return s.withTracking(ctx, policy, func(t *tracking) error {
 		x.tracking = t
 		openers, err := t.table.Openers(ctx)
 		if err != nil && !errors.Is(err, conntrack.ErrNoSockets) {

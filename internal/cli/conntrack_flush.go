@@ -38,7 +38,7 @@ func (s *session) conntrackFlush(ctx context.Context, path string, chosen choice
 	if err := chosen.resolve(p); err != nil {
 		return err
 	}
-	return s.withTracking(p, func(t *tracking) error { return s.flush(ctx, t, &chosen.filter, autoApprove) })
+	return s.withTracking(ctx, p, func(t *tracking) error { return s.flush(ctx, t, &chosen.filter, autoApprove) })
 }
 
 func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, autoApprove bool) error {

@@ -123,7 +123,7 @@ func (s *session) conntrackList(ctx context.Context, path string, chosen choice,
 	if err := chosen.resolve(p); err != nil {
 		return err
 	}
-	return s.withTracking(p, func(t *tracking) error {
+	return s.withTracking(ctx, p, func(t *tracking) error {
 		if count {
 			return s.countEntries(ctx, t, &chosen.filter)
 		}

@@ -45,7 +45,7 @@ func (s *session) conntrackStats(ctx context.Context, path string, prometheus bo
 		s.inform("There is no record of an enforced policy: flows are not told apart. Name one to do so: sgc conntrack stats PATH.")
 		err = s.withTable(func(table *conntrack.Table) (err error) { v, err = newStatsView(table); return err })
 	} else {
-		err = s.withTracking(policy, func(t *tracking) (err error) {
+		err = s.withTracking(ctx, policy, func(t *tracking) (err error) {
 			if v, err = newStatsView(t.table); err != nil {
 				return err
 			}

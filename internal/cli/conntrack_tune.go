@@ -55,7 +55,7 @@ func (s *session) conntrackTune(ctx context.Context, path string, existing, auto
 	if err != nil {
 		return err
 	}
-	return s.withTracking(p, func(t *tracking) error {
+	return s.withTracking(ctx, p, func(t *tracking) error {
 		return s.withKept(ctx, func(dir *apply.Dir) error {
 			work, err := s.findTuning(ctx, t, dir, existing)
 			if err != nil {

@@ -138,12 +138,13 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		switch leg := out.Leg(); {
 		case out.KeptOut:
 			w.count(&out, true)
-		case out.Seed && out.Fate != conntrack.Stays && leg != nil:
+			w.denied(denied(c, &out), true)
+		case out.Seed && leg != nil && (out.Fate != conntrack.Stays || denied(c, &out) != nil):
 			// It counts unless there is an entry.
 			if sockets == nil {
 				sockets = map[conntrack.SocketKey]socketFate{}
 			}
-			sockets[s.Key()] = socketFate{out.Fate, out.Reason, *leg}
+			sockets[s.Key()] = socketFate{out.Fate, out.Reason, *leg, denied(c, &out) != nil}
 		}
 		return nil
 	})
@@ -172,10 +173,14 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 			}
 		}
 		w.count(&out, false)
+		w.denied(denied(c, &out), false)
 		return nil
 	})
 	for _, f := range sockets {
 		w.add(f.fate, f.reason, &f.leg, true)
+		if f.denied {
+			w.denied(&f.leg, true)
+		}
 	}
 	return err
 }
@@ -191,6 +196,27 @@ func (w *liveWork) guard(c *conntrack.Change, out *conntrack.Changed) {
 	}
 }
 
+// denied returns the leg where a network ACL stops packets of a flow that it let
+// through before; nil if there is none, and for flows that are cut.
+func denied(c *conntrack.Change, out *conntrack.Changed) *conntrack.ChangedLeg {
+	for i := range out.Legs {
+		if l := &out.Legs[i]; out.Fate != conntrack.Cut && l.New.Class != policies.Exempt && c.NowDenied(l) {
+			return l
+		}
+	}
+	return nil
+}
+
+// denied counts a flow that an ACL stops, beside what becomes of it otherwise. leg
+// is nil where none does.
+func (w *liveWork) denied(leg *conntrack.ChangedLeg, socket bool) {
+	if leg == nil {
+		return
+	}
+	block := w.new.Policy.Interface(leg.Packet.Interface)
+	w.flows.add(fateDenied, "", "network_acl."+block.ACL, func() liveFlowView { return newLiveFlowView(&leg.Packet, socket) })
+}
+
 // see tells of a live flow, whose past is not to be forgotten.
 func see(pruner *policies.Pruner, out *conntrack.Changed) {
 	for i := range out.Legs {
@@ -202,6 +228,7 @@ type socketFate struct {
 	fate   conntrack.Fate
 	reason conntrack.Reason
 	leg    conntrack.ChangedLeg
+	denied bool
 }
 
 func (w *liveWork) count(out *conntrack.Changed, socket bool) {

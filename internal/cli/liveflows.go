@@ -49,8 +49,8 @@ type liveFlowView struct {
 	Socket bool `json:"socket,omitempty"`
 }
 
-// liveFlowsView is the JSON form. A flow is counted under one fate: those that go
-// on as they were are not.
+// liveFlowsView is the JSON form. A flow is counted under one fate, and under
+// Denied beside; those that go on as they were are not counted.
 type liveFlowsView struct {
 	// Known is false if nobody could be asked.
 	Known            bool `json:"known"`
@@ -59,6 +59,9 @@ type liveFlowsView struct {
 	Adopted          int  `json:"adopted"`
 	BecomesTracked   int  `json:"become_tracked"`
 	BecomesUntracked int  `json:"become_untracked"`
+	// Denied are those of which a network ACL stops packets that it let through
+	// before, in one direction or both.
+	Denied int `json:"denied"`
 	// Groups hold the flows themselves, up to --flows of them.
 	Groups []*flowGroup `json:"groups"`
 	// WillHold is what will be refused for a while under UDP ports of the host,
@@ -69,7 +72,7 @@ type liveFlowsView struct {
 func (l *liveFlows) view(known bool) liveFlowsView {
 	v := liveFlowsView{
 		Known: known, Cut: l.count(fateCut), GoOn: l.count(fateLingers), Adopted: l.count(fateAdopted),
-		BecomesTracked: l.count(fateTracked), BecomesUntracked: l.count(fateUntracked),
+		BecomesTracked: l.count(fateTracked), BecomesUntracked: l.count(fateUntracked), Denied: l.count(fateDenied),
 		Groups: l.groups, WillHold: []heldView{},
 	}
 	if v.Groups == nil {
@@ -85,9 +88,11 @@ const (
 	fateAdopted   = "adopted"
 	fateTracked   = "becomes_tracked"
 	fateUntracked = "becomes_untracked"
+	// fateDenied flows have another fate as well.
+	fateDenied = "denied"
 )
 
-var fates = []string{fateCut, fateLingers, fateAdopted, fateTracked, fateUntracked}
+var fates = []string{fateCut, fateDenied, fateLingers, fateAdopted, fateTracked, fateUntracked}
 
 // add counts a flow.
 func (l *liveFlows) add(fate, reason, rule string, view func() liveFlowView) {
@@ -225,6 +230,8 @@ func groupText(g *flowGroup) string {
 		}
 	case fateTracked:
 		text = one("goes on, tracked from now on", "go on, tracked from now on")
+	case fateDenied:
+		text = one("does not get through while a network ACL denies it", "do not get through while a network ACL denies them")
 	case fateUntracked:
 		text = one("goes on, untracked from now on", "go on, untracked from now on")
 	}

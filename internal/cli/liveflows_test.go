@@ -18,6 +18,7 @@ func someFlows(n, limit int) *liveFlows {
 			Dest: netip.MustParseAddr("192.0.2.10"), DestPort: 80,
 		}
 		view := func() liveFlowView { return newLiveFlowView(p, false) }
+		l.add(fateDenied, "", "network_acl.edge", view)
 		l.add(fateUntracked, "", "security_group.web.ingress.open", view)
 		l.add(fateTracked, "", "security_group.web.ingress.narrow", view)
 		l.add(fateAdopted, "", "", view)
@@ -36,6 +37,7 @@ func TestLiveFlowsText(t *testing.T) {
 	}{
 		{"one of each, none listed", 1, 0, `live flows
   1 will be cut: security_group.web.ingress.http was untracked, and no rule allows it any more
+  1 does not get through while a network ACL denies it: network_acl.edge
   1 goes on, although no rule allows it any more, until idle for its timeout: security_group.web.ingress.ssh
   1 is adopted, and goes on, although the policy would not let it open
   1 goes on, tracked from now on: security_group.web.ingress.narrow
@@ -46,9 +48,10 @@ func TestLiveFlowsText(t *testing.T) {
       tcp 198.51.100.7:40000 → 192.0.2.10:80  (eth0, ingress)
       tcp 198.51.100.7:40001 → 192.0.2.10:80  (eth0, ingress)
       tcp 198.51.100.7:40002 → 192.0.2.10:80  (eth0, ingress)
-  3 go on, although no rule allows them any more, until idle for their timeout: security_group.web.ingress.ssh
+  3 do not get through while a network ACL denies them: network_acl.edge
       tcp 198.51.100.7:40000 → 192.0.2.10:80  (eth0, ingress)
       … and 2 more; --flows N lists N
+  3 go on, although no rule allows them any more, until idle for their timeout: security_group.web.ingress.ssh
   3 are adopted, and go on, although the policy would not let them open
   3 go on, tracked from now on: security_group.web.ingress.narrow
   3 go on, untracked from now on: security_group.web.ingress.open
@@ -65,7 +68,7 @@ func TestLiveFlowsText(t *testing.T) {
 // Every flow is counted under one fate.
 func TestLiveFlowsCount(t *testing.T) {
 	v := someFlows(3, 1).view(true)
-	if v.Cut != 3 || v.GoOn != 3 || v.Adopted != 3 || v.BecomesTracked != 3 || v.BecomesUntracked != 3 {
+	if v.Cut != 3 || v.GoOn != 3 || v.Adopted != 3 || v.BecomesTracked != 3 || v.BecomesUntracked != 3 || v.Denied != 3 {
 		t.Errorf("%+v", v)
 	}
 	listed := 0
