@@ -65,7 +65,7 @@ func NewChange(o ChangeOptions) *Change {
 		routes: o.Routes, openers: o.Openers, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
 		links: map[string]*changedLink{},
 	}
-	if o.Routes != nil && o.Openers != nil {
+	if o.Routes != nil {
 		o.Routes.Heed(o.Openers)
 	}
 	if o.Old == nil {

@@ -28,11 +28,12 @@ func TestEntriesOfTheWrongDirection(t *testing.T) {
 		{"and where it may stay, it stays", reversedEntry(k), open, narrowed, s.openers, BecomesTracked, flow.Ingress},
 		{"nobody waits there: the host opened it", reversedEntry(k), open, gone, &Openers{}, BecomesTracked, flow.Egress},
 		{"nobody knows", reversedEntry(k), open, gone, nil, BecomesTracked, flow.Egress},
-		{"it was tracked, so a SYN began it", reversedEntry(k), func(k rules) *policies.Policy {
+		{"also where it was tracked: the entry may be older than the rules", reversedEntry(k), func(k rules) *policies.Policy {
 			return only(k.peerAlone(), k.rule("out", flow.Egress, []flow.PortRange{{First: 1, Last: 65535}}, k.family.Any()))
 		}, func(k rules) *policies.Policy {
 			return only(k.rule("out", flow.Egress, []flow.PortRange{{First: 1, Last: 65535}}, k.family.Any()))
-		}, s.openers, Stays, flow.Egress},
+		}, s.openers, Lingers, flow.Ingress},
+		{"a SYN has just begun it: the host opens it", openingEntry(k), open, gone, s.openers, BecomesTracked, flow.Egress},
 		{"UDP says nothing of who began", reversedEntry(kind{flow.UDP, flow.IPv4, flow.Ingress, "host"}), open, gone, s.openers, BecomesTracked, flow.Egress},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -53,6 +54,15 @@ func TestEntriesOfTheWrongDirection(t *testing.T) {
 func reversedEntry(k kind) *Entry {
 	e := k.entry()
 	e.Original, e.Reply = e.Reply, e.Original
+	if k.protocol == flow.TCP {
+		e.TCPState = TCPEstablished
+	}
+	return e
+}
+
+func openingEntry(k kind) *Entry {
+	e := reversedEntry(k)
+	e.TCPState = TCPSynSent
 	return e
 }
 
