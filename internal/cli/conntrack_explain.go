@@ -39,6 +39,8 @@ type explainer struct {
 	timeouts  *timeoutSource
 	// others are the live flows of protocols that sgc tracks by itself.
 	others map[policies.OtherFlow]bool
+	// held is what is refused for a while.
+	held heldFlows
 	// window says that routed TCP flows without entries go on from any segment.
 	window bool
 }
@@ -68,8 +70,11 @@ func (s *session) conntrackExplain(ctx context.Context, path string, chosen choi
 		if err != nil && !errors.Is(err, conntrack.ErrTorn) {
 			return errors.Join(err, out.Flush())
 		}
-		for _, f := range sorted(sockets) {
-			if failed := out.socket(x, f); failed != nil {
+		for _, socket := range sorted(sockets) {
+			if x.classless(socket) && len(f.Classes) > 0 {
+				continue
+			}
+			if failed := out.socket(x, socket); failed != nil {
 				return failed
 			}
 		}
@@ -137,6 +142,7 @@ func (s *session) withExplainer(ctx context.Context, path, command string, chose
 	if set, _ := compile.Adoption(); v.snapshot.Table != nil && v.snapshot.Table.Set(set) != nil {
 		x.window = len(v.snapshot.Table.Set(set).Timed) > 0
 	}
+	x.held = newHeldFlows(v.snapshot.Table)
 	if x.others, err = s.otherFlowsOnce(ctx); err != nil {
 		return err
 	}
@@ -171,8 +177,9 @@ type socketFlow struct {
 	leg    conntrack.Leg
 	fate   conntrack.Fate
 	reason conntrack.Reason
-	// keptOut says that the rules in the kernel keep such flows out of conntrack.
-	keptOut bool
+	// keptOut says that the rules in the kernel keep such flows out of conntrack,
+	// seed that an apply of the policy makes an entry of it.
+	keptOut, seed bool
 }
 
 // sockets returns those of the host's sockets whose flows the filter takes.
@@ -185,7 +192,7 @@ func (x *explainer) sockets(ctx context.Context, f *conntrack.Filter) (map[connt
 		}
 		leg := conntrack.Leg{Packet: out.Legs[0].Packet, Standing: out.Legs[0].New}
 		if f.Matches(&conntrack.Judged{Legs: []conntrack.Leg{leg}}) {
-			found[socket.Key()] = &socketFlow{*socket, leg, out.Fate, out.Reason, out.KeptOut}
+			found[socket.Key()] = &socketFlow{*socket, leg, out.Fate, out.Reason, out.KeptOut, out.Seed}
 		}
 		return nil
 	})
@@ -219,10 +226,11 @@ type explainedEntry struct {
 
 // explainedSocket is the JSON form of a flow without an entry.
 type explainedSocket struct {
-	FormatVersion int    `json:"format_version"`
-	Class         string `json:"class"`
-	Revoked       bool   `json:"revoked"`
-	Protocol      string `json:"protocol"`
+	FormatVersion int `json:"format_version"`
+	// Class is "none" where neither an entry nor a rule lets packets of it pass.
+	Class    string `json:"class"`
+	Revoked  bool   `json:"revoked"`
+	Protocol string `json:"protocol"`
 	// Socket is the state of the socket by which the flow is known.
 	Socket      string      `json:"socket"`
 	Remaining   *int        `json:"remaining_seconds"`
@@ -276,15 +284,19 @@ func (o *explanations) entry(x *explainer, e *conntrack.Entry, j *conntrack.Judg
 func (o *explanations) socket(x *explainer, f *socketFlow) error {
 	o.n++
 	explained := x.socket(f)
+	class := f.leg.Class().String()
+	if x.classless(f) {
+		class = "none"
+	}
 	if o.json != nil {
 		return o.json.Encode(explainedSocket{
-			FormatVersion: formatVersion, Class: f.leg.Class().String(), Revoked: f.leg.Revoked(),
+			FormatVersion: formatVersion, Class: class, Revoked: f.leg.Revoked(),
 			Protocol: f.leg.Packet.Protocol.Name(f.leg.Packet.Family()), Socket: f.socket.State.String(),
 			Legs: []legView{newLegView(&f.leg)}, Explanation: explained,
 		})
 	}
 	o.lines.buf = o.lines.buf[:0]
-	o.lines.leg(&f.leg, "-", fmt.Sprintf("socket %s, no entry", f.socket.State))
+	o.lines.leg(&f.leg, class, "-", fmt.Sprintf("socket %s, no entry", f.socket.State))
 	if _, err := o.Write(o.lines.buf); err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type explanation struct {
 	Legs []legExplanation `json:"legs"`
 	// Timeout is null where no packet prolongs the flow.
 	Timeout *nextTimeout `json:"next_timeout"`
+	// Held is what refuses its packets at the moment, of UDP without an entry.
+	Held *heldView `json:"held,omitempty"`
 	// Apply is what an apply of the policy does to the flow; null where it is the
 	// one that is enforced.
 	Apply *effectView `json:"apply,omitempty"`
@@ -112,38 +114,6 @@ func (x *explainer) otherFate(c *conntrack.Changed) (fate conntrack.Fate, reason
 	return fate, reason, alive
 }
 
-// socket explains a flow without an entry.
-func (x *explainer) socket(f *socketFlow) explanation {
-	l, p := &f.leg, &f.leg.Packet
-	out := explanation{Legs: []legExplanation{x.leg(l, nil, false)}}
-	say := func(text string) { out.Sentences = append(out.Sentences, text) }
-	switch {
-	case f.keptOut:
-		say("The kernel does not track it (notrack): conntrack has no entry of it, so it has no timeout. It lives as long as its sockets do.")
-	case l.Class() == conntrack.ClassExempt:
-		say("Conntrack has no entry of it, and it needs none.")
-	case x.inForce == nil || x.planned != "":
-		say("Conntrack has no entry of it at the moment; an apply makes one where the kernel is to track it.")
-	case l.Class() == conntrack.ClassOpen:
-		say("Conntrack has no entry of it at the moment, and its next packet makes one.")
-	case f.socket.State == conntrack.SynSent && !l.Revoked():
-		say("Conntrack has no entry of it yet: the host is about to open it.")
-	case p.Protocol == flow.TCP:
-		say("Conntrack has no entry of it: it was idle for its timeout, it was cut, or somebody deleted the entry. None of its segments passes, since none is a SYN; its sockets have yet to notice.")
-	case l.Revoked():
-		say("Conntrack has no entry of it: it was idle for its timeout, or it was cut. Its sockets have yet to notice.")
-	default:
-		say("Conntrack has no entry of it: it is idle. Its next packet is judged as one that opens a flow.")
-	}
-	if l.Class() == conntrack.ClassOpen {
-		x.sayEnding(&out.Legs[0], l)
-	}
-	if x.planned != "" {
-		out.effect(f.fate, f.reason)
-	}
-	return out
-}
-
 // leg explains a leg. old is the rule by which the policy that is enforced
 // allows it, if it is another policy.
 func (x *explainer) leg(l *conntrack.Leg, old *policies.Rule, leftover bool) legExplanation {
@@ -171,7 +141,7 @@ func (x *explainer) leg(l *conntrack.Leg, old *policies.Rule, leftover bool) leg
 		out.say("Tracked: %s. Its answers pass whatever the rules of the other direction say.", out.Why)
 		x.sayAllowed(&out, l)
 	}
-	x.sayDenied(&out, l)
+	x.sayDenied(&out, l, "; if that ends before the flow is idle for its timeout, the flow goes on")
 	return out
 }
 
@@ -224,26 +194,34 @@ func (x *explainer) sayPast(out *legExplanation, p *flow.Packet, old *policies.R
 		out.say("The policy that is enforced allows it: %s.", old.Address())
 		return
 	}
-	past := x.had.Allowed(p)
-	for _, r := range past {
-		out.HadAllowed = append(out.HadAllowed, x.newPastView(r, p))
-	}
-	switch {
-	case len(past) > 0:
-		var texts []string
-		for _, v := range out.HadAllowed {
-			texts = append(texts, v.String())
-		}
-		if more := len(texts) - pastShown; more > 0 {
-			texts = append(texts[:pastShown], fmt.Sprintf("%s more", thousands(more)))
-		}
-		since := x.since
-		out.GoneSince = &since
-		out.say("It was allowed before by %s; gone since the apply of %s at the latest.", strings.Join(texts, "; "), since.Local().Format("2006-01-02 15:04:05 MST"))
+	switch had := x.sayHad(out, p); {
+	case had:
 	case x.inForce == nil:
 	default:
 		out.say("The record knows of no rule that ever allowed it: it was there before sgc enforced anything on %s, and was adopted; or another program made its entry.", p.Interface)
 	}
+}
+
+// sayHad names the rules of the record that allowed a leg before, and reports
+// whether there are any.
+func (x *explainer) sayHad(out *legExplanation, p *flow.Packet) bool {
+	past := x.had.Allowed(p)
+	if len(past) == 0 {
+		return false
+	}
+	var texts []string
+	for _, r := range past {
+		v := x.newPastView(r, p)
+		out.HadAllowed = append(out.HadAllowed, v)
+		texts = append(texts, v.String())
+	}
+	if more := len(texts) - pastShown; more > 0 {
+		texts = append(texts[:pastShown], fmt.Sprintf("%s more", thousands(more)))
+	}
+	since := x.since
+	out.GoneSince = &since
+	out.say("It was allowed before by %s; gone since the apply of %s at the latest.", strings.Join(texts, "; "), since.Local().Format("2006-01-02 15:04:05 MST"))
+	return true
 }
 
 func (x *explainer) newPastView(r *policies.PastRule, p *flow.Packet) pastView {
@@ -291,8 +269,8 @@ func (x *explainer) sayKept(out *legExplanation, p *flow.Packet, leftover bool) 
 	out.say("It stays in conntrack all the same: %s.", out.Kept)
 }
 
-// sayDenied says what the network ACL does to a leg.
-func (x *explainer) sayDenied(out *legExplanation, l *conntrack.Leg) {
+// sayDenied says what the network ACL does to a leg, and ends with after.
+func (x *explainer) sayDenied(out *legExplanation, l *conntrack.Leg, after string) {
 	// The packets that answer, too, are those of an established flow: only the
 	// ACL judges them.
 	for _, p := range []*flow.Packet{&l.Packet, reply(&l.Packet)} {
@@ -300,7 +278,7 @@ func (x *explainer) sayDenied(out *legExplanation, l *conntrack.Leg) {
 			continue
 		}
 		out.Denied = append(out.Denied, p.Direction.String())
-		out.say("The network ACL stops its %s packets: %s. None passes while that is so; if that ends before the flow is idle for its timeout, the flow goes on.", p.Direction, x.index.Decide(p).Reason)
+		out.say("The network ACL stops its %s packets: %s. None passes while that is so%s.", p.Direction, x.index.Decide(p).Reason, after)
 	}
 }
 

@@ -28,6 +28,7 @@ type explained struct {
 	Legs      []flowName `json:"legs"`
 	Explained struct {
 		Legs  []explainedLeg `json:"legs"`
+		Held  *heldView      `json:"held"`
 		Apply *struct {
 			Fate   string `json:"fate"`
 			Reason string `json:"reason"`
@@ -102,6 +103,9 @@ func (s *stage) planned(args ...string) map[flowName]string {
 	}
 	out := map[flowName]string{}
 	for _, g := range plan.Live.Groups {
+		if g.Fate == fateDenied {
+			continue // they have another fate as well
+		}
 		for _, f := range g.Flows {
 			out[f] = g.Fate
 			if strings.Contains(g.Reason, "deleted") {

@@ -192,17 +192,17 @@ func (w *entryLines) of(e *conntrack.Entry, j *conntrack.Judged) []byte {
 		if i > 0 {
 			note = "the same flow"
 		}
-		w.leg(&j.Legs[i], remaining, note)
+		w.leg(&j.Legs[i], j.Legs[i].Class().String(), remaining, note)
 	}
 	return w.buf
 }
 
 // leg appends the line of a leg, with a note unless it is "".
-func (w *entryLines) leg(l *conntrack.Leg, remaining, note string) {
+func (w *entryLines) leg(l *conntrack.Leg, class, remaining, note string) {
 	w.cell(clean(l.Packet.Interface), widthInterface)
 	w.cell(l.Packet.Direction.String(), widthDirection)
 	w.cell(legText(&l.Packet), widthFlow)
-	w.cell(l.Class().String(), widthClass)
+	w.cell(class, widthClass)
 	w.cell(remaining, widthRemaining)
 	w.buf = append(w.buf, w.ruleText(l)...)
 	if note != "" {
