@@ -32,7 +32,7 @@ func TestServersOfBothFamilies(t *testing.T) {
 			s.reopen(open(d), strangers...)
 			s.opens("open again", fromStrangers(kinds(call{direction: d}))...)
 			s.apply(closed(d))
-			s.areCut("closed", append(early, strangers...)...)
+			s.areCut("closed", append(early, only(strangers, isUDP)...)...)
 			s.opens("the other way", kinds(call{direction: flow.Egress, port: unnamed})...)
 		})
 	}
@@ -58,9 +58,12 @@ func TestInterfaceByPrefix(t *testing.T) {
 		s.areCut("the stranger's", strangers...)
 		s.reopen(named("eth0*", open(d)), strangers...)
 		s.apply(named("e*", closed(d)))
-		s.areCut("closed", append(talks, strangers...)...)
+		// Of a TCP flow that was cut any segment may go on once it is open again,
+		// and so look as if the other side had opened it.
+		gone := append(talks, only(strangers, isUDP)...)
+		s.areCut("closed", gone...)
 		s.apply(closed(d))
-		s.areCut("closed, by another name", append(talks, strangers...)...)
+		s.areCut("closed, by another name", gone...)
 	})
 }
 
@@ -193,7 +196,7 @@ func TestAlwaysTrack(t *testing.T) {
 		s.reopen(open(d), strangers...)
 		s.smoothly("tracked no more", mine...)
 		s.apply(closed(d))
-		s.areCut("tracked no more, and the rule is gone", append(mine, strangers...)...)
+		s.areCut("tracked no more, and the rule is gone", append(mine, only(strangers, isUDP)...)...)
 	})
 }
 

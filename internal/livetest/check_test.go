@@ -1,6 +1,7 @@
 package livetest
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -261,6 +262,11 @@ func kinds(c call) []call {
 		}
 	}
 	return calls
+}
+
+// kindsOf are the kinds of one protocol.
+func kindsOf(p flow.Protocol, c call) []call {
+	return slices.DeleteFunc(kinds(c), func(k call) bool { return k.protocol != p })
 }
 
 // fromStrangers are the same calls with the stranger as the peer.

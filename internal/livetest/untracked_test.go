@@ -1,7 +1,9 @@
 package livetest
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"sgc/internal/flow"
 )
@@ -182,5 +184,48 @@ func TestEverythingOpenToOneDirection(t *testing.T) {
 		s.opens("this way", kinds(call{direction: d, port: unnamed})...)
 		s.refuses("the other way", kinds(call{direction: d.Opposite(), port: unnamed})...)
 		s.areCut("the other way, later", gone...)
+	})
+}
+
+// An open TCP flow whose entry conntrack lost, as by an idle timeout, goes on with
+// whatever segment comes next, and its new entry names the wrong side where that
+// is the answering one's. It is open all the same, and is cut with its rule.
+func TestUntrackedPickedUpIsCut(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(s *stand, d flow.Direction) {
+		if s.place == published {
+			return // without its entry nobody knows where it is published from
+		}
+		s.apply(open(d))
+		talks := s.open(kindsOf(flow.TCP, call{direction: d})...)
+		callers := func(paused bool) {
+			for _, k := range talks {
+				caller := &k.near
+				if d == flow.Ingress {
+					caller = &k.far
+				}
+				caller.paused.Store(paused)
+			}
+		}
+		callers(true)
+		reversed := func(k *talk) bool {
+			e, there := s.entry(k)
+			return there && (e.Original.Source == k.remote) == (d == flow.Egress)
+		}
+		// The first segment may be one that acknowledges.
+		if !s.place.untracks() && !eventually(func() bool {
+			if err := s.witness.Flush(); err != nil {
+				s.t.Fatal(err)
+			}
+			time.Sleep(4 * pace)
+			return !slices.ContainsFunc(talks, func(k *talk) bool { return !reversed(k) })
+		}) {
+			s.t.Fatal("no entry names the wrong side")
+		}
+		callers(false)
+		s.goOn("picked up", talks...)
+		s.apply(closed(d))
+		s.areCut("the rule is gone", talks...)
+		s.haveNone("the rule is gone", talks...)
 	})
 }
