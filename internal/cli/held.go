@@ -54,13 +54,28 @@ type heldView struct {
 	PeerPorts string `json:"peer_ports"`
 	// Expires is when it ends by itself, in seconds, rounded up.
 	Expires int `json:"expires_seconds"`
+	// Released says, in a plan, that the apply lets it go, PartlyReleased that it
+	// lets go some of the peers or of their ports.
+	Released       bool `json:"released,omitempty"`
+	PartlyReleased bool `json:"partly_released,omitempty"`
 }
 
-// viewHeld lists what is held, what lasts longest first.
-func viewHeld(t *apply.Table) []heldView {
+// viewHeld lists what is held, what lasts longest first. The policy that is to
+// be, nil if there is none, lets go what it allows again.
+func viewHeld(t *apply.Table, next *policies.Policy) []heldView {
 	out := []heldView{}
+	var judge *policies.Judge
 	for h, e := range heldIn(t) {
-		out = append(out, newHeldView(&h.held, e.Expires))
+		v := newHeldView(&h.held, e.Expires)
+		if next != nil {
+			if judge == nil {
+				judge = policies.NewJudge(next)
+			}
+			rest, same := stillHeld(&h.held, judge)
+			v.Released = len(rest) == 0
+			v.PartlyReleased = !same && !v.Released
+		}
+		out = append(out, v)
 	}
 	slices.SortStableFunc(out, func(a, b heldView) int {
 		return cmp.Or(cmp.Compare(b.Expires, a.Expires), cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.LocalPort, b.LocalPort))
@@ -94,7 +109,14 @@ func rangeText(r flow.Range) string {
 }
 
 func (v heldView) String() string {
-	return fmt.Sprintf("%s  for another %ds", v.what(), v.Expires)
+	text := fmt.Sprintf("%s  for another %ds", v.what(), v.Expires)
+	switch {
+	case v.Released:
+		text += ", let go by this apply"
+	case v.PartlyReleased:
+		text += ", partly let go by this apply"
+	}
+	return text
 }
 
 // what says what is refused, without the time.

@@ -80,10 +80,11 @@ func (p *plan) view(verbose bool, applied *bool) planView {
 		FormatVersion: formatVersion, Path: absolute(p.path), Digest: p.digest, Recorded: !p.unrecorded,
 		Changes: p.changes, Drift: p.drift, Objects: p.objects, Notes: p.allNotes(), Warnings: p.warnings,
 		Settings:  p.settings.views(p.tuned),
-		LiveFlows: p.live.view(), Held: viewHeld(p.sight.snapshot.Table),
+		LiveFlows: p.live.view(), Held: p.held(),
 		Diagnostics: viewDiagnostics(p.diagnostics),
 		Summary:     p.summary(), Applied: applied,
 	}
+	v.LiveFlows.WillHold = append(v.LiveFlows.WillHold, p.live.willHoldFlows()...)
 	if v.Changes == nil {
 		v.Changes = []policies.Change{}
 	}

@@ -30,8 +30,9 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 	}
 	if p.live != nil {
 		writeLiveFlows(&b, paint, &p.live.flows, p.live.willHold(), verbose)
+		writeFlowHolds(&b, paint, p.live, verbose)
 	}
-	writeHeld(&b, paint, viewHeld(p.sight.snapshot.Table), verbose)
+	writeHeld(&b, paint, p.held(), verbose)
 	if notes := p.allNotes(); len(notes) > 0 {
 		fmt.Fprintf(&b, "%s\n", paint.bold("notes"))
 		for _, n := range notes {
@@ -51,6 +52,14 @@ func (s *session) showPlan(p *plan, verbose bool, applied *bool) error {
 	fmt.Fprintf(&b, "%s\n", p.sentence(paint))
 	_, err := s.Out.Write([]byte(b.String()))
 	return err
+}
+
+// held is what is refused since earlier applies, and what this one lets go of it.
+func (p *plan) held() []heldView {
+	if p.empty() {
+		return viewHeld(p.sight.snapshot.Table, nil)
+	}
+	return viewHeld(p.sight.snapshot.Table, p.policy)
 }
 
 // allNotes are the notes about everything.

@@ -146,7 +146,7 @@ func newStatus(found *sight) (*statusView, error) {
 		Recorded:      found.last != nil,
 		Conntrack:     newConntrackView(found.settings),
 		Drift:         []drifted{},
-		Held:          viewHeld(found.snapshot.Table),
+		Held:          viewHeld(found.snapshot.Table, nil),
 		Notes:         []string{},
 		Warnings:      []warning{},
 	}

@@ -180,8 +180,8 @@ func (t *transition) recompute(table *apply.Table) []apply.TimedChange {
 		if judge == nil {
 			judge = policies.NewJudge(t.new.Policy)
 		}
-		rest := h.held.Remaining(judge)
-		if len(rest) == 1 && rest[0] == h.held {
+		rest, same := stillHeld(&h.held, judge)
+		if same {
 			continue
 		}
 		changes = append(changes, apply.TimedChange{Set: h.set, Remove: true, Element: e})
@@ -191,6 +191,13 @@ func (t *transition) recompute(table *apply.Table) []apply.TimedChange {
 		}
 	}
 	return changes
+}
+
+// stillHeld returns what of h a policy goes on to hold; same says that it is h
+// itself.
+func stillHeld(h *policies.Held, judge *policies.Judge) (rest []policies.Held, same bool) {
+	rest = h.Remaining(judge)
+	return rest, len(rest) == 1 && rest[0] == *h
 }
 
 // mayCut reports whether the step may cut flows.
