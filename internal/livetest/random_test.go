@@ -1,7 +1,6 @@
 package livetest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -138,7 +137,7 @@ func TestRandomWalk(t *testing.T) {
 			s.smoothly(when, goOn...)
 			s.areCut(when, cut...)
 			if s.t.Failed() {
-				s.t.Fatal(fmt.Sprintf("SGC_SEED=%d", seed))
+				s.t.Fatalf("SGC_SEED=%d", seed)
 			}
 		}
 	})
