@@ -41,9 +41,13 @@ var conntrackFlags = map[string][]string{
 	"all":        {conntrackFlush},
 	"existing":   {conntrackTune},
 	approveFlag:  {conntrackFlush, conntrackTune},
+	forceFlag:    {conntrackFlush},
 }
 
-const approveFlag = "auto-approve"
+const (
+	approveFlag = "auto-approve"
+	forceFlag   = "force"
+)
 
 func (s *session) conntrackCommand() *cli.Command {
 	return &cli.Command{
@@ -66,7 +70,8 @@ explain why the flows are as they are, in sentences: their class, the rules that
 flush   delete what the flags choose, after a question. An open flow of which a
         rule allows the next packet goes on with a new entry, and its peers
         notice nothing; so do UDP and ping. A tracked TCP connection is cut,
-        since a new one begins with a SYN
+        since a new one begins with a SYN; the SSH connection that the command
+        runs over is not, unless --force says so
 tune    set the timeouts and the limit that the policy asks for, after a
         question; --existing also shortens flows that are there already
 
@@ -91,6 +96,7 @@ crosses. Flags that choose must all be true of one of these lines.
 			&cli.BoolFlag{Name: "prometheus", Usage: "stats: print the text format of Prometheus"},
 			&cli.BoolFlag{Name: "existing", Usage: "tune: also shorten flows that are there already"},
 			&cli.BoolFlag{Name: approveFlag, Usage: "flush, tune: do not ask"},
+			&cli.BoolFlag{Name: forceFlag, Usage: "flush: go on even if that cuts the SSH connection which the command runs over"},
 		},
 		Action: func(c *cli.Context) error {
 			command, path, err := conntrackArguments(c)
@@ -117,7 +123,7 @@ crosses. Flags that choose must all be true of one of these lines.
 			case command == conntrackList:
 				return s.conntrackList(c.Context, path, choice, count)
 			}
-			return s.conntrackFlush(c.Context, path, choice, c.Bool("all"), c.Bool(approveFlag))
+			return s.conntrackFlush(c.Context, path, flushOptions{choice: choice, all: c.Bool("all"), autoApprove: c.Bool(approveFlag), force: c.Bool(forceFlag)})
 		},
 	}
 }

@@ -24,11 +24,21 @@ type flushView struct {
 // flushExamples is how many entries the question shows.
 const flushExamples = 5
 
-func (s *session) conntrackFlush(ctx context.Context, path string, chosen choice, all, autoApprove bool) error {
+// flushOptions say what to delete, and how.
+type flushOptions struct {
+	choice      choice
+	all         bool
+	autoApprove bool
+	// force also deletes the entry of the connection that the command runs over.
+	force bool
+}
+
+func (s *session) conntrackFlush(ctx context.Context, path string, o flushOptions) error {
+	chosen := o.choice
 	switch {
-	case len(chosen.flags) == 0 && !all:
+	case len(chosen.flags) == 0 && !o.all:
 		return errors.New("which flows? Choose them by flags such as --revoked, --interface or --port (sgc help conntrack lists them), or every flow of the policy's interfaces with --all")
-	case len(chosen.flags) > 0 && all:
+	case len(chosen.flags) > 0 && o.all:
 		return fmt.Errorf("--all and %s contradict each other", strings.Join(chosen.flags, " "))
 	}
 	p, err := s.neededPolicy(ctx, path, conntrackFlush)
@@ -38,17 +48,19 @@ func (s *session) conntrackFlush(ctx context.Context, path string, chosen choice
 	if err := chosen.resolve(p); err != nil {
 		return err
 	}
-	return s.withTracking(ctx, p, func(t *tracking) error { return s.flush(ctx, t, &chosen.filter, autoApprove) })
+	return s.withTracking(ctx, p, func(t *tracking) error { return s.flush(ctx, t, &chosen.filter, o) })
 }
 
-func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, autoApprove bool) error {
+func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, o flushOptions) error {
 	v := flushView{FormatVersion: formatVersion}
 	var examples strings.Builder
 	lines := entryLines{paint: s.errPaint()}
+	ssh, cutsSSH := sshOf(s.Environ), false
 	err := t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
 		if v.Chosen++; v.Chosen <= flushExamples {
 			examples.Write(lines.of(e, j))
 		}
+		cutsSSH = cutsSSH || ssh.needs(j)
 		return nil
 	})
 	if err := s.explainTorn(err); err != nil {
@@ -57,7 +69,10 @@ func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, a
 	if v.Chosen == 0 {
 		return s.showFlushed(v)
 	}
-	if !autoApprove {
+	if cutsSSH && !o.force {
+		return fmt.Errorf("this would delete the entry of the SSH connection that it runs over (%s → %s), and so cut it; nothing was deleted. To do it all the same: --force", ssh.client, ssh.server)
+	}
+	if !o.autoApprove {
 		s.inform("%s will be deleted:\n%s", plural(v.Chosen, "conntrack entry"), strings.TrimSuffix(examples.String(), "\n"))
 		if more := v.Chosen - flushExamples; more > 0 {
 			s.inform("… and %s more.", thousands(more))

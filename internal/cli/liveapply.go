@@ -84,7 +84,7 @@ func (p *plan) liveNotes() []string {
 		notes = append(notes, p.live.unknown)
 	}
 	if !p.live.recorded {
-		notes = append(notes, "which live flows the policy left open that is in force is read from the kernel's table, since there is no record of it")
+		notes = append(notes, "there is no record of the policy that is in force; which flows it left open (untracked) was read from its table in the kernel")
 	}
 	return notes
 }

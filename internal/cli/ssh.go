@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sgc/conntrack"
 	"sgc/internal/flow"
 )
 
@@ -46,4 +47,17 @@ func sshEnd(address, port string) (netip.AddrPort, bool) {
 func (c sshConnection) is(p *flow.Packet) bool {
 	return p.Protocol == flow.TCP && c.client.IsValid() &&
 		netip.AddrPortFrom(p.Source, p.SourcePort) == c.client && netip.AddrPortFrom(p.Dest, p.DestPort) == c.server
+}
+
+// needs reports whether the connection is that of an entry without which it ends:
+// it is tracked, and no later segment of it is a SYN.
+func (c sshConnection) needs(j *conntrack.Judged) bool {
+	for i := range j.Legs {
+		l := &j.Legs[i]
+		// An entry that began in the middle may be written the other way round.
+		if l.Class() == conntrack.ClassTracked && (c.is(&l.Packet) || c.is(reply(&l.Packet))) {
+			return true
+		}
+	}
+	return false
 }

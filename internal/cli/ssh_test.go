@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"sgc/conntrack"
 	"sgc/internal/flow"
+	"sgc/policies"
 )
 
 func TestSSHConnection(t *testing.T) {
@@ -33,5 +35,36 @@ func TestSSHConnection(t *testing.T) {
 		if c.is(udp) {
 			t.Errorf("%s: UDP", tc.name)
 		}
+	}
+}
+
+func TestEntriesThatAConnectionNeeds(t *testing.T) {
+	c := sshOf([]string{sshVariable + "=203.0.113.1 50000 192.0.2.10 22"})
+	p := flow.Packet{
+		Protocol: flow.TCP, Source: netip.MustParseAddr("203.0.113.1"), SourcePort: 50000,
+		Dest: netip.MustParseAddr("192.0.2.10"), DestPort: 22,
+	}
+	judged := func(p flow.Packet, class policies.Class) *conntrack.Judged {
+		return &conntrack.Judged{Legs: []conntrack.Leg{{Packet: p, Standing: policies.Standing{Class: class}}}}
+	}
+	other := p
+	other.SourcePort++
+	for name, tc := range map[string]struct {
+		judged *conntrack.Judged
+		want   bool
+	}{
+		"tracked":                     {judged(p, policies.Tracked), true},
+		"allowed by no rule":          {judged(p, policies.None), true},
+		"written the other way round": {judged(p.Reply(), policies.Tracked), true},
+		"open":                        {judged(p, policies.Untracked), false},
+		"exempt":                      {judged(p, policies.Exempt), false},
+		"another connection":          {judged(other, policies.Tracked), false},
+	} {
+		if got := c.needs(tc.judged); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if (sshConnection{}).needs(judged(p, policies.Tracked)) {
+		t.Error("no connection needs an entry")
 	}
 }
