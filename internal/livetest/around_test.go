@@ -18,8 +18,8 @@ func TestServersOfBothFamilies(t *testing.T) {
 			s := newStand(t, at)
 			s.wildcard = true
 			early := s.open(kinds(call{direction: d})...)
-			mark(early...)
 			s.reopen(narrowed(d, friends...), early...)
+			mark(early...)
 			s.smoothly("adopted", early...)
 			s.apply(open(d))
 			s.smoothly("open", early...)
