@@ -64,6 +64,10 @@ func (s *session) addLive(ctx context.Context, k *apply.Kernel, p *plan, mode co
 		p.cutting = compile.Compile(p.policy, compile.Environment{Conntrack: p.conntrack, Closing: closing})
 		target = p.cutting
 	}
+	// What is taken out of a set that the policy has no more goes with the set.
+	timed = slices.DeleteFunc(timed, func(c apply.TimedChange) bool {
+		return c.Remove && !slices.ContainsFunc(target.Sets, func(s *ruleset.Set) bool { return s.Name == c.Set })
+	})
 	if p.cutting == nil && len(timed) == 0 {
 		return nil
 	}
