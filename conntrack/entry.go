@@ -28,6 +28,9 @@ type Entry struct {
 	Zone uint16
 	// TCPState is TCPNone for all other protocols.
 	TCPState TCPState
+	// PickedUp says that a segment in the middle of a TCP connection began the
+	// entry: whoever sent it counts as the opener there.
+	PickedUp bool
 	// family is the address family as netlink numbers it.
 	family uint8
 	// original holds the attributes of the original tuple as the kernel wrote
@@ -234,12 +237,17 @@ func (e *Entry) parseProtoInfo(b []byte) error {
 		if a.typ != attrProtoInfoTCP {
 			continue
 		}
-		// The state comes first, and is all that is wanted.
 		tcp := walk(a.data)
+	attributes:
 		for tcp.next() {
-			if tcp.typ == attrTCPState {
+			switch tcp.typ {
+			case attrTCPState:
 				e.TCPState = TCPState(tcp.u8())
-				break
+			case attrTCPFlagsOriginal:
+				if len(tcp.data) > 0 {
+					e.PickedUp = tcp.data[0]&(tcpWindowScale|tcpBeLiberal) == tcpBeLiberal
+				}
+				break attributes // nothing else is wanted
 			}
 		}
 		if tcp.err != nil {

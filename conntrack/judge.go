@@ -138,6 +138,9 @@ func (j *Judge) Entry(e *Entry, out *Judged) error {
 // out.
 func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 	original, reply := &e.Original, &e.Reply
+	if r.reversed(e) {
+		original, reply = reply, original
+	}
 	if original.Source.IsUnspecified() {
 		return 0, nil // nobody's, such as a DHCP client's
 	}
@@ -145,11 +148,8 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 	from, to := reply.Dest, reply.Source
 	out := leg{flow.Egress, from, to, reply.DestPort, reply.SourcePort, false}
 	if r.isOwn(original.Source) {
-		switch {
-		case r.isOwn(to):
+		if r.isOwn(to) {
 			return 0, nil // it stays on the loopback
-		case r.reversed(e):
-			out = leg{flow.Ingress, to, from, reply.SourcePort, reply.DestPort, false}
 		}
 		return r.crossing(e, out, 0, packets)
 	}
@@ -162,25 +162,31 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 	return r.crossing(e, out, n, packets)
 }
 
-// reversed reports whether the entry is that of a connection which the peer
-// opened, although it says that the host did. Where conntrack has no entry of a
-// connection, a segment in the middle of it begins one, and the host's segments
-// do so, too. Who waits for peers on a port has not opened a connection from
-// there.
+// reversed reports whether the entry is that of a connection which was opened the
+// other way. Where conntrack has no entry of a connection, a segment in the middle
+// of it begins one, whoever sends it. On the host, who waits for peers on a port
+// has not opened a connection from there; else the port numbers tell. A connection
+// with NAT cannot go on like that.
 func (r *Routes) reversed(e *Entry) bool {
 	o := &e.Original
-	if r.openers == nil || o.Protocol != flow.TCP {
+	if r.openers == nil || o.Protocol != flow.TCP || e.Status&(SourceNAT|DestNAT) != 0 {
 		return false
 	}
 	switch e.TCPState {
 	case TCPNone, TCPSynSent, TCPSynRecv, TCPSynSent2:
 		return false // it began with a SYN, or with nothing that is known
 	}
-	return r.openers.waitsFor(&Socket{
-		Protocol: flow.TCP, State: Established,
-		Local:  netip.AddrPortFrom(o.Source, o.SourcePort),
-		Remote: netip.AddrPortFrom(o.Dest, o.DestPort),
-	})
+	source, dest := netip.AddrPortFrom(o.Source, o.SourcePort), netip.AddrPortFrom(o.Dest, o.DestPort)
+	switch {
+	case r.isOwn(o.Source):
+		s := Socket{Protocol: flow.TCP, State: Established, Local: source, Remote: dest}
+		return r.openers.waitsFor(&s) || e.PickedUp && r.openers.Opened(&s) == flow.Ingress
+	case !e.PickedUp:
+		return false
+	case r.hears(o.Dest):
+		return r.openers.Opened(&Socket{Protocol: flow.TCP, State: Established, Local: dest, Remote: source}) == flow.Egress
+	}
+	return r.openers.ephemeral.Contains(o.DestPort) && !r.openers.ephemeral.Contains(o.SourcePort)
 }
 
 // leg is a packet without what all legs of an entry have in common.
