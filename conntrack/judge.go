@@ -165,8 +165,8 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 // reversed reports whether the entry is that of a connection which was opened the
 // other way. Where conntrack has no entry of a connection, a segment in the middle
 // of it begins one, whoever sends it. On the host, who waits for peers on a port
-// has not opened a connection from there; else the port numbers tell. A connection
-// with NAT cannot go on like that.
+// has not opened a connection from there; else the ports tell, if only that of the
+// other side is one that clients get. A connection with NAT cannot go on like that.
 func (r *Routes) reversed(e *Entry) bool {
 	o := &e.Original
 	if r.openers == nil || o.Protocol != flow.TCP || e.Status&(SourceNAT|DestNAT) != 0 {
@@ -177,14 +177,14 @@ func (r *Routes) reversed(e *Entry) bool {
 		return false // it began with a SYN, or with nothing that is known
 	}
 	source, dest := netip.AddrPortFrom(o.Source, o.SourcePort), netip.AddrPortFrom(o.Dest, o.DestPort)
+	waits := func(local, remote netip.AddrPort) bool {
+		return r.openers.waitsFor(&Socket{Protocol: flow.TCP, State: Established, Local: local, Remote: remote})
+	}
 	switch {
-	case r.isOwn(o.Source):
-		s := Socket{Protocol: flow.TCP, State: Established, Local: source, Remote: dest}
-		return r.openers.waitsFor(&s) || e.PickedUp && r.openers.Opened(&s) == flow.Ingress
-	case !e.PickedUp:
+	case r.isOwn(o.Source) && waits(source, dest):
+		return true
+	case !e.PickedUp, r.hears(o.Dest) && waits(dest, source):
 		return false
-	case r.hears(o.Dest):
-		return r.openers.Opened(&Socket{Protocol: flow.TCP, State: Established, Local: dest, Remote: source}) == flow.Egress
 	}
 	return r.openers.ephemeral.Contains(o.DestPort) && !r.openers.ephemeral.Contains(o.SourcePort)
 }
