@@ -143,7 +143,8 @@ func createJUnit(name string) (*os.File, error) {
 	if name == "" {
 		return nil, nil
 	}
-	f, err := os.Create(name)
+	// What an earlier run found stays until there is something new.
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("write the JUnit report: %w", err)
 	}
@@ -152,6 +153,9 @@ func createJUnit(name string) (*os.File, error) {
 
 func writeJUnit(f *os.File, results []*scenario.Result) error {
 	text, err := xml.MarshalIndent(junitOf(results), "", "  ")
+	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Mode().IsRegular() {
+		err = f.Truncate(0)
+	}
 	if err == nil {
 		_, err = f.WriteString(xml.Header + string(text) + "\n")
 	}

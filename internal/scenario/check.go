@@ -29,8 +29,8 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 	var n counts
 	look := func() bool {
 		n = p.window(0, r.now(), r.now())
-		// Of a flow in which the other side only sends, its packets count.
-		return n.passed[Opener] > 0 && (!spec.Sends[Responder] || spec.Sends[Opener] || n.passed[Responder] > 0)
+		// Of a flow that should be refused, one packet is too many.
+		return n.passed[Opener] > 0 && (c.Traffic == Refused && spec.Sends[Opener] || !spec.Sends[Responder] || n.passed[Responder] > 0)
 	}
 	problem := ""
 	switch c.Traffic {

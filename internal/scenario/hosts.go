@@ -214,13 +214,19 @@ func (l *loader) route(h *Host, b *hclsyntax.Block) {
 		l.errorAt(r.place("via"), "Invalid address", "via is the address of a router, of the family of %s, not %q.", dest, via)
 		return
 	}
-	h.Routes = append(h.Routes, Route{dest.Masked(), hop})
+	h.Routes = append(h.Routes, Route{dest.Masked(), hop, r.place("via")})
 }
 
 // checkHosts reports what concerns several hosts.
 func (l *loader) checkHosts(s *Scenario, file hcl.Range) {
 	var managed *Host
+	links := &Topology{s: s}
 	for _, h := range s.Hosts {
+		for _, r := range h.Routes {
+			if links.link(h, r.Via) == nil {
+				l.errorAt(r.at, "Unknown router", "No other host on the networks of %q has the address %s.", h.Name, r.Via)
+			}
+		}
 		switch {
 		case !h.Managed:
 		case managed != nil:

@@ -72,6 +72,7 @@ type Publish struct {
 type Route struct {
 	Dest netip.Prefix
 	Via  netip.Addr
+	at   hcl.Range
 }
 
 // Policy is one that steps apply.
