@@ -74,12 +74,13 @@ func RunInUserNamespace(ctx context.Context, r Rerun) (code int, err error) {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
 		Pdeathsig:   syscall.SIGKILL,
-		// A terminal's interrupt reaches this process alone, which then ends
-		// the other: one of them reports it.
+		// A terminal's interrupt reaches this process alone, which then
+		// interrupts the other: that one reports it.
 		Setpgid: true,
 	}
-	// What a killed run still holds open must not keep this one.
-	cmd.WaitDelay = time.Second
+	// The other run clears up and says so; one that does not end is killed.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrNoUserNamespace, err)
 	}
@@ -88,10 +89,10 @@ func RunInUserNamespace(ctx context.Context, r Rerun) (code int, err error) {
 	switch {
 	case err == nil:
 		return 0, nil
-	case ctx.Err() != nil:
-		return 0, fmt.Errorf("the run in a user namespace: %w: %w", ErrEnded, ctx.Err())
 	case errors.As(err, &exit) && exit.Exited():
 		return exit.ExitCode(), nil
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("the run in a user namespace: %w: %w", ErrEnded, ctx.Err())
 	}
 	return 0, fmt.Errorf("the run in a user namespace: %w: %w", ErrEnded, err)
 }
