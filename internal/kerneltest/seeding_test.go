@@ -80,7 +80,9 @@ func TestSeededFlowsDoNotStall(t *testing.T) {
 func TestUnseededFlowsStallUntilTheyAreSeeded(t *testing.T) {
 	s := newSeedingScene(t)
 	s.flows(t)
+	lift := refuseAll(t, s.host)
 	refuseAllButEstablished(t, s.host)
+	lift()
 	if !eventually(s.silent) {
 		t.Fatal("what was on its way goes on arriving")
 	}
@@ -165,7 +167,9 @@ func TestSeededHandshakesGoOn(t *testing.T) {
 					t.Fatalf("%+v, want one entry", got)
 				}
 			}
+			lift := refuseAll(t, s.host)
 			refuseAllButEstablished(t, s.host)
+			lift()
 			lead(right)
 			got := <-result
 			if tt.seed != (got.err == nil) {
@@ -199,42 +203,70 @@ func hasSocket(t *testing.T, ns *lab.Namespace, state conntrack.SocketState) boo
 // belong to an entry.
 func refuseAllButEstablished(t *testing.T, ns *lab.Namespace) {
 	t.Helper()
+	established := []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+	refuseAtEth0(t, ns, "strict", -150, established)
+}
+
+// refuseAll lets no TCP and UDP cross the host's eth0 until it is lifted. The
+// kernel begins to track connections when it reads the first rule that asks for
+// their state, which is a little before that rule is in force: what passes
+// meanwhile gets an entry.
+func refuseAll(t *testing.T, ns *lab.Namespace) (lift func()) {
+	t.Helper()
+	c, table := refuseAtEth0(t, ns, "shut", -500)
+	return func() {
+		t.Helper()
+		c.DelTable(table)
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// refuseAtEth0 makes a table whose chains drop the TCP and UDP that crosses
+// eth0, except what a rule of the given expressions accepts: on the way in at a
+// priority, on the way out behind source NAT.
+func refuseAtEth0(t *testing.T, ns *lab.Namespace, name string, in nftables.ChainPriority, accept ...[]expr.Any) (*nftables.Conn, *nftables.Table) {
+	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "strict"})
+	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})
 	for _, at := range []struct {
 		name     string
 		hook     *nftables.ChainHook
 		priority nftables.ChainPriority
 		key      expr.MetaKey
 	}{
-		{"in", nftables.ChainHookPrerouting, -150, expr.MetaKeyIIFNAME},
+		{"in", nftables.ChainHookPrerouting, in, expr.MetaKeyIIFNAME},
 		{"out", nftables.ChainHookPostrouting, 150, expr.MetaKeyOIFNAME},
 	} {
 		chain := c.AddChain(&nftables.Chain{Name: at.name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: &at.priority})
-		on := []expr.Any{
-			&expr.Meta{Key: at.key, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("eth0\x00")},
-		}
-		add := func(verdict expr.VerdictKind, match ...expr.Any) {
-			exprs := append(append([]expr.Any{}, on...), match...)
-			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(exprs, &expr.Verdict{Kind: verdict})})
-		}
-		add(expr.VerdictAccept,
-			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED), Xor: make([]byte, 4)},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
+		rules := accept
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			add(expr.VerdictDrop,
+			rules = append(rules[:len(rules):len(rules)], []expr.Any{
 				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}})
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+				&expr.Verdict{Kind: expr.VerdictDrop},
+			})
+		}
+		for _, r := range rules {
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append([]expr.Any{
+				&expr.Meta{Key: at.key, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("eth0\x00")},
+			}, r...)})
 		}
 	}
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	return c, table
 }
 
 // seedSockets makes entries for all flows of a namespace's sockets.
