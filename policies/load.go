@@ -9,11 +9,13 @@ import (
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // Inputs are the values for variables that come from outside the policy.
 // Later ones replace earlier ones, and each of the three replaces those before
-// it: Environ, Files, Values. Each replaces the default of the variable.
+// it: Environ, Files, Values, Constants. Each replaces the default of the
+// variable.
 type Inputs struct {
 	// Files are files of name = value lines (--var-file), in order. Names that
 	// end in .json are JSON objects.
@@ -23,6 +25,22 @@ type Inputs struct {
 	// Environ are "SGC_VAR_name=value"; everything else in it is ignored, as
 	// are names that no variable has. Pass os.Environ().
 	Environ []string
+	// Constants are values that stand in another text, where faults of theirs
+	// are reported.
+	Constants []Constant
+	// HowToSet, if not nil, says in a sentence how the variable of that name gets
+	// a value, where no command line sets it.
+	HowToSet func(name string) string
+}
+
+// Constant is a value for a variable that stands in another text.
+type Constant struct {
+	Name  string
+	Value cty.Value
+	// NameAt and At are where the name and the value stand, From the place in a
+	// sentence.
+	NameAt, At hcl.Range
+	From       string
 }
 
 // Loaded is the outcome of a load.

@@ -74,6 +74,12 @@ func (l *loader) resolveVariables() {
 			inputs[name] = g
 		}
 	}
+	for _, c := range l.in.Constants {
+		g := given{expr: hcl.StaticExpr(c.Value, c.At), at: c.NameAt, from: c.From}
+		if l.isVariable(c.Name, g) {
+			inputs[c.Name] = g
+		}
+	}
 	for name, b := range l.variables.blocks {
 		g, set := inputs[name]
 		l.variables.values[name] = l.variable(b, g, set)
@@ -171,9 +177,11 @@ func (l *loader) variable(b *block, g given, set bool) value {
 		return fallback
 	case !set:
 		if name := b.labels[0].text; !l.incomplete && !l.variables.all && !l.variables.excused[name] {
-			l.errorAt(b.labels[0].rng, "Variable without a value", fmt.Sprintf(
-				"Variable %q has no default. Set it with --var %q, in a file named by --var-file, or in the environment as %s%s.",
-				name, name+"=…", environPrefix, name))
+			how := fmt.Sprintf("Set it with --var %q, in a file named by --var-file, or in the environment as %s%s.", name+"=…", environPrefix, name)
+			if l.in.HowToSet != nil {
+				how = l.in.HowToSet(name)
+			}
+			l.errorAt(b.labels[0].rng, "Variable without a value", fmt.Sprintf("Variable %q has no default. %s", name, how))
 		}
 		return broken
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // policyOf says what the policy that is enforced means for the packet that
-// opened the flow, wherever it crosses the managed host.
+// opened the flow, wherever it crosses the managed host, and what keeps the
+// answers from passing.
 func (r *Run) policyOf(p *player) []string {
 	if r.policy == nil {
 		return []string{"nothing is enforced"}
@@ -28,20 +29,85 @@ func (r *Run) policyOf(p *player) []string {
 	case p.spec.Protocol == flow.TCP:
 		packet.TCPFlags = flow.SYN
 	}
-	crossings, _ := r.topology.path(r.scenario.Host(p.spec.From), packet)
-	if len(crossings) == 0 {
-		return []string{"the flow does not cross the managed host"}
-	}
+	crossings, end, arrived := r.topology.path(r.scenario.Host(p.spec.From), packet)
 	judge := policies.NewJudge(r.policy)
 	var lines []string
+	untracked := false
 	for i := range crossings {
-		d := judge.Decide(&crossings[i])
-		lines = append(lines, fmt.Sprintf("%s %s, a new %s is %s", crossings[i].Interface, crossings[i].Direction, packetText(&crossings[i]), decisionText(&d)))
+		c := &crossings[i]
+		d := judge.Decide(c)
+		// What is routed has an entry whatever the policy calls it.
+		untracked = untracked || d.Class == policies.Untracked && !c.Forwarded
+		lines = append(lines, fmt.Sprintf("%s %s, a new %s is %s", c.Interface, c.Direction, packetText(c), decisionText(&d)))
+	}
+	if end != nil && p.spec.isAnswered() {
+		for _, c := range r.answers(crossings, end, packet, arrived) {
+			if d := decideAnswer(judge, &c, untracked); !d.Allow {
+				lines = append(lines, fmt.Sprintf("%s %s, the answer %s is %s", c.Interface, c.Direction, packetText(&c), decisionText(&d)))
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return []string{"the flow does not cross the managed host"}
 	}
 	return lines
 }
 
-var echoRequest = map[flow.Family]uint8{flow.IPv4: 8, flow.IPv6: 128}
+// isAnswered reports whether packets go both ways in the flow: those of TCP do
+// even if only one side has something to say.
+func (f *Flow) isAnswered() bool {
+	return f.IsPing() || f.Message == nil && (f.Protocol == flow.TCP || f.Sends[Responder])
+}
+
+// answers returns the answer to a packet that was sent and has arrived at end,
+// wherever it crosses the managed host: on its own way, which need not be that of
+// the packet. Where addresses are translated it goes back as the packet came.
+func (r *Run) answers(crossings []flow.Packet, end *Host, sent, arrived flow.Packet) []flow.Packet {
+	answer := func(p *flow.Packet) flow.Packet {
+		a := p.Reply()
+		a.IsReply = true
+		switch {
+		case a.Protocol.IsICMP(a.Family()):
+			a.ICMPType = echoReply[a.Family()]
+		case a.Protocol == flow.TCP:
+			a.TCPFlags = flow.SYN | flow.ACK
+		}
+		return a
+	}
+	if arrived.Source == sent.Source && arrived.Dest == sent.Dest && arrived.DestPort == sent.DestPort {
+		back, _, _ := r.topology.path(end, answer(&arrived))
+		return back
+	}
+	var back []flow.Packet
+	for i := len(crossings) - 1; i >= 0; i-- {
+		back = append(back, answer(&crossings[i]))
+	}
+	return back
+}
+
+// decideAnswer says what the policy means for an answer: the tracked flow lets it
+// pass the groups, but no network ACL. Where the kernel does not track the flow,
+// an interface that does not call it open takes the answer for a new packet.
+func decideAnswer(judge *policies.Judge, p *flow.Packet, untracked bool) policies.Decision {
+	answer := *p
+	answer.State = flow.Established
+	if !untracked {
+		return judge.Decide(&answer)
+	}
+	answer.State = flow.New
+	opening := answer
+	opening.TCPFlags = flow.SYN
+	if d := judge.Decide(&opening); !d.Allow {
+		// No rule at all says more than a segment that cannot open a connection.
+		return d
+	}
+	return judge.Decide(&answer)
+}
+
+var (
+	echoRequest = map[flow.Family]uint8{flow.IPv4: 8, flow.IPv6: 128}
+	echoReply   = map[flow.Family]uint8{flow.IPv4: 0, flow.IPv6: 129}
+)
 
 func packetText(p *flow.Packet) string {
 	name := p.Protocol.Name(p.Family())

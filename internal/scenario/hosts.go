@@ -9,26 +9,10 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"sgc/internal/flow"
 	"sgc/policies"
 )
-
-// literalText writes a value as --var takes it: text as it is, all else in
-// JSON, which HCL reads.
-func literalText(v cty.Value) string {
-	if v.Type() == cty.String {
-		return v.AsString()
-	}
-	text, err := ctyjson.Marshal(v, v.Type())
-	if err != nil {
-		// What an expression yields is known and has a type of its own.
-		panic(fmt.Sprintf("marshal %#v: %v", v, err))
-	}
-	return string(text)
-}
 
 // The smallest MTU that IPv6 works with, and the largest of a veth.
 const (

@@ -53,6 +53,25 @@ func Find(path string) ([]string, error) {
 	return files, err
 }
 
+// LooksLike reports whether a file holds what scenarios have and policies have
+// not: hosts with names, policies in blocks, or steps. It is false of a file that
+// cannot be read.
+func LooksLike(file string) bool {
+	text, err := regular.ReadFile(file, maxSource)
+	if err != nil || policies.TooDeep(file, text) != nil {
+		return false
+	}
+	// Of a text with faults, too, what stands before them is known.
+	parsed, _ := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
+	if parsed == nil {
+		return false
+	}
+	body, ok := parsed.Body.(*hclsyntax.Body)
+	return ok && slices.ContainsFunc(body.Blocks, func(b *hclsyntax.Block) bool {
+		return len(b.Labels) == 1 && slices.Contains([]string{"host", "policy", "step"}, b.Type)
+	})
+}
+
 // Loaded is the outcome of a load.
 type Loaded struct {
 	// Scenario is nil if there are errors among the diagnostics.
@@ -277,7 +296,9 @@ func (l *loader) policyFile(r *reader, p *Policy) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(l.file), name)
 	}
-	var in policies.Inputs
+	in := policies.Inputs{HowToSet: func(variable string) string {
+		return fmt.Sprintf("Set it in the scenario's policy block: variables = { %s = … }.", variable)
+	}}
 	if v, ok := r.value("variables"); ok {
 		if !v.Type().IsObjectType() && !v.Type().IsMapType() {
 			r.wrong("variables", "a map: { name = value }", v)
@@ -285,10 +306,25 @@ func (l *loader) policyFile(r *reader, p *Policy) {
 		}
 		for it := v.ElementIterator(); it.Next(); {
 			k, e := it.Element()
-			in.Values = append(in.Values, k.AsString()+"="+literalText(e))
+			c := policies.Constant{Name: k.AsString(), Value: e, From: "the attribute variables"}
+			c.NameAt, c.At = l.element(r.body.Attributes["variables"].Expr, c.Name)
+			in.Constants = append(in.Constants, c)
 		}
 	}
 	p.Path, p.Loaded = name, policies.Load(name, in)
+}
+
+// element returns where the name and the value of an element of a map stand, or
+// the whole map for both, where it is not written out.
+func (l *loader) element(e hclsyntax.Expression, name string) (nameAt, valueAt hcl.Range) {
+	if pairs, diags := hcl.ExprMap(e); !diags.HasErrors() {
+		for _, pair := range pairs {
+			if k, diags := pair.Key.Value(l.ctx); !diags.HasErrors() && k.Type() == cty.String && k.IsKnown() && !k.IsNull() && k.AsString() == name {
+				return pair.Key.Range(), pair.Value.Range()
+			}
+		}
+	}
+	return e.Range(), e.Range()
 }
 
 // managesInterfaces reports a policy that means no interface of the managed

@@ -171,6 +171,94 @@ policy "file" {
 	}
 }
 
+// A fault of a variable's value stands where the value does.
+func TestLoadPolicyFileVariables(t *testing.T) {
+	dir := t.TempDir()
+	policy := `variable "ports" { type = list(number) }
+variable "from" {}
+interface "eth0" {}
+`
+	if err := os.WriteFile(filepath.Join(dir, "web.hcl"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := base + `
+locals { all = { ports = "many", from = 1 } }
+policy "a" {
+  file = "web.hcl"
+  variables = {
+    ports = ["ssh"]
+    form  = "192.0.2.0/24"
+  }
+}
+policy "b" {
+  file      = "web.hcl"
+  variables = local.all
+}
+policy "c" {
+  file      = "web.hcl"
+  variables = { ports = [] }
+}
+`
+	l := LoadText(filepath.Join(dir, "x.lab.hcl"), []byte(text))
+	var got bytes.Buffer
+	if err := policies.WriteDiagnostics(&got, l.Report, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	want := `Error: Variable without a value
+  web.hcl:2:10, in variable "from":
+    2 | variable "from" {}
+      |          ^^^^^^
+  Variable "from" has no default. Set it in the scenario's policy block: variables = { from = … }.
+
+Error: Invalid value for a variable
+  x.lab.hcl:45:13, in policy "a":
+    45 |     ports = ["ssh"]
+       |             ^^^^^^^
+  The value does not fit the type list(number): [0]: a number is required.
+
+Error: Unknown variable
+  x.lab.hcl:46:5, in policy "a":
+    46 |     form  = "192.0.2.0/24"
+       |     ^^^^
+  The policy has no variable "form", which the attribute variables sets. Did you mean "from"?
+
+Error: Invalid value for a variable
+  x.lab.hcl:51:15, in policy "b":
+    51 |   variables = local.all
+       |               ^^^^^^^^^
+  The value does not fit the type list(number): list of number required, but have string.
+`
+	if got := strings.ReplaceAll(got.String(), dir+"/", ""); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestLooksLike(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want bool
+	}{
+		{base, true},
+		{"step \"one\" {\n  apply", true}, // however far somebody has come
+		{"host {\n  dns_resolvers = []\n}\nsecurity_group \"web\" {}\n", false},
+		{"test \"a\" {}\ninterface \"eth0\" {}\n", false},
+		{"locals { a = " + strings.Repeat("[", 10_000), false},
+		{"{}", false},
+		{"", false},
+	} {
+		file := filepath.Join(t.TempDir(), "x.hcl")
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := LooksLike(file); got != tt.want {
+			t.Errorf("%t of\n%.100s", got, tt.text)
+		}
+	}
+	if LooksLike(t.TempDir()) {
+		t.Error("a directory")
+	}
+}
+
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"b/two.lab.hcl", "a.lab.hcl", "b/policy.hcl", ".git/x.lab.hcl", "b/.hidden.lab.hcl", "c/d/three.lab.hcl"} {

@@ -83,7 +83,8 @@ type Run struct {
 	players []*player
 	marks   []Mark
 	steps   []Span
-	// results has a place for every step; taken is how many steps were.
+	// results has a place for every step, which stays empty where the context
+	// ended before all had passed that should; taken is how many steps were.
 	results []StepResult
 	taken   int
 	skipped string
@@ -121,7 +122,11 @@ func (r *Run) Done() <-chan struct{} { return r.done }
 // Wait returns what the run found, when it has ended.
 func (r *Run) Wait() *Result {
 	<-r.done
-	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.timeouts(), Steps: r.results[:r.taken], Skipped: r.skipped, Err: r.err}
+	judged := 0
+	for judged < r.taken && r.results[judged].Step != nil {
+		judged++
+	}
+	return &Result{Scenario: r.scenario, Timeline: r.Timeline(), Timeouts: r.timeouts(), Steps: r.results[:judged], Skipped: r.skipped, Err: r.err}
 }
 
 // Timeline returns a copy of what is recorded so far.
@@ -184,7 +189,13 @@ func (r *Run) play() (err error) {
 	r.mu.Lock()
 	r.began = time.Now()
 	r.mu.Unlock()
-	defer r.judging.Wait()
+	defer func() {
+		r.judging.Wait()
+		if err == nil {
+			// An end during the last judgements is one before the scenario's.
+			err = r.ctx.Err()
+		}
+	}()
 	for i, s := range r.scenario.Steps {
 		if err := r.step(i, s); err != nil {
 			if cause := r.ctx.Err(); cause != nil {
@@ -269,6 +280,10 @@ func (r *Run) step(number int, s *Step) error {
 		defer r.judging.Done()
 		for _, j := range judgements {
 			verdicts = append(verdicts, j.verdict())
+		}
+		if r.ctx.Err() != nil {
+			// What was under way was not waited for: nobody knows.
+			return
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()

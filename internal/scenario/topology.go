@@ -164,19 +164,20 @@ const maxHops = 16
 
 // path follows a packet through the network. It returns the packet wherever it
 // crosses an interface of the managed host, with the addresses that are on the
-// wire there, and the host that it ends at, nil if it gets nowhere.
-func (t *Topology) path(from *Host, p flow.Packet) (crossings []flow.Packet, end *Host) {
+// wire there, the host that it ends at, nil if it gets nowhere, and the packet as
+// it arrives there.
+func (t *Topology) path(from *Host, p flow.Packet) (crossings []flow.Packet, end *Host, arrived flow.Packet) {
 	at := from
 	for range maxHops {
 		if at.Has(p.Dest) {
-			return crossings, at
+			return crossings, at, p
 		}
 		if at != from && !at.Forward {
-			return crossings, nil
+			return crossings, nil, p
 		}
 		r, ok := t.next(at, p.Dest)
 		if !ok {
-			return crossings, nil
+			return crossings, nil, p
 		}
 		if at != from && slices.Contains(at.Masquerade, r.iface.Name) {
 			if own, ok := addressOf(r.iface, p.Family()); ok {
@@ -192,7 +193,7 @@ func (t *Topology) path(from *Host, p flow.Packet) (crossings []flow.Packet, end
 		}
 		far := t.owner(r.iface.Network, to)
 		if far.host == nil {
-			return crossings, nil
+			return crossings, nil, p
 		}
 		wire := p
 		for _, pub := range far.host.Publish {
@@ -207,7 +208,7 @@ func (t *Topology) path(from *Host, p flow.Packet) (crossings []flow.Packet, end
 		}
 		at = far.host
 	}
-	return crossings, nil
+	return crossings, nil, p
 }
 
 func (t *Topology) owner(network string, a netip.Addr) attached {

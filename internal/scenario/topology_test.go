@@ -134,7 +134,7 @@ func TestPath(t *testing.T) {
 		{"nowhere", "laptop", "10.0.0.2", "203.0.113.1", 443, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			crossings, end := topology.path(s.Host(tt.from), flow.Packet{
+			crossings, end, _ := topology.path(s.Host(tt.from), flow.Packet{
 				Protocol: flow.TCP, Source: netip.MustParseAddr(tt.source), Dest: netip.MustParseAddr(tt.dest), SourcePort: 40000, DestPort: tt.port,
 			})
 			var got []string
@@ -164,7 +164,7 @@ func TestPathInCircles(t *testing.T) {
 	if l.Scenario == nil {
 		t.Fatal(l.Report.Diagnostics)
 	}
-	if _, end := NewTopology(l.Scenario).path(l.Scenario.Host("client"), flow.Packet{
+	if _, end, _ := NewTopology(l.Scenario).path(l.Scenario.Host("client"), flow.Packet{
 		Protocol: flow.UDP, Source: netip.MustParseAddr("192.0.2.77"), Dest: netip.MustParseAddr("10.9.0.1"), DestPort: 1,
 	}); end != nil {
 		t.Errorf("it ended at %s", end.Name)
