@@ -34,10 +34,20 @@ func TestKnownContentsAreNotReadAgain(t *testing.T) {
 		return d, took
 	}
 	known := Known{Identity: id, Table: want}
-	d, quick := look(known)
-	_, slow := look(Known{})
-	if !d.Empty() || quick > slow {
-		t.Errorf("took %s instead of %s, and differs:\n%s", quick, slow, changesText(d))
+	for attempt := 1; ; attempt++ {
+		d, quick := look(known)
+		_, slow := look(Known{})
+		if !d.Empty() {
+			t.Errorf("it differs:\n%s", changesText(d))
+		}
+		if quick < slow {
+			break
+		}
+		// The machine may stand still at any moment.
+		if attempt == 20 {
+			t.Errorf("took %s instead of %s", quick, slow)
+			break
+		}
 	}
 	// Memory that is wrong shows that it is used at all.
 	if d, _ := look(Known{Identity: id, Table: largeTable(29_999)}); d.Empty() {

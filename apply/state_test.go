@@ -255,9 +255,9 @@ func TestLockKeepsOthersOut(t *testing.T) {
 	if !errors.Is(err, ErrLocked) || !contains(err.Error(), fmt.Sprintf("process %d holds", os.Getpid())) || !contains(err.Error(), "apply.test") {
 		t.Errorf("a second lock: %v", err)
 	}
+	start := time.Now()
 	short, cancel := context.WithTimeout(context.Background(), 120*time.Millisecond)
 	defer cancel()
-	start := time.Now()
 	if _, err := d.Lock(short); !errors.Is(err, ErrLocked) || time.Since(start) < 100*time.Millisecond {
 		t.Errorf("a waiting lock: %v after %s", err, time.Since(start))
 	}

@@ -398,7 +398,7 @@ func connect(t *testing.T, ns *lab.Namespace, to string) net.Conn {
 	t.Helper()
 	var c net.Conn
 	if err := ns.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", to, 5*time.Second)
+		c, err = net.DialTimeout("tcp", to, 30*time.Second)
 		return err
 	}); err != nil {
 		t.Fatal(err)

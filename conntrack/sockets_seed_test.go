@@ -116,7 +116,7 @@ func conntrackLines(t testing.TB, ns *lab.Namespace) []string {
 	var lines []string
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
-		f = slices.DeleteFunc(f, func(s string) bool { return s == "mark=0" || s == "use=1" || s == "secctx=null" })
+		f = slices.DeleteFunc(f, func(s string) bool { return s == "mark=0" || strings.HasPrefix(s, "use=") || s == "secctx=null" })
 		lines = append(lines, f[0]+" "+strings.Join(f[3:], " "))
 	}
 	slices.Sort(lines)

@@ -50,7 +50,7 @@ func socketTexts(all []Socket) []string {
 }
 
 // socketWithin bounds the wait for the states of sockets that peers change.
-const socketWithin = 10 * time.Second
+const socketWithin = 30 * time.Second
 
 // everySocket opens a socket of every kind on the host, and returns what is to
 // be listed.
