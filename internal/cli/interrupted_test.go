@@ -131,7 +131,8 @@ func TestKillAtAnyMomentOfThreeTransactions(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	leftovers := 0
-	for i := range 24 {
+	// The moment between two transactions is a short one.
+	for i := 0; i < 24 || leftovers == 0 && i < 240; i++ {
 		// The child is killed some moment after one of its transactions.
 		cmd := s.child("apply", "--auto-approve", paths[(i+1)%2])
 		wanted := generation() + uint32(random.IntN(4))

@@ -109,20 +109,37 @@ func TestKilledDestroy(t *testing.T) {
 	}
 }
 
+// fastest runs children, several times, and returns how long a run takes at
+// least: some may take far longer, where the machine stands still meanwhile.
+func (s *stage) fastest(commands ...[]string) time.Duration {
+	s.t.Helper()
+	var least time.Duration
+	for range 2 {
+		for _, command := range commands {
+			start := time.Now()
+			if out, err := s.child(command...).CombinedOutput(); err != nil {
+				s.t.Fatalf("sgc %s: %v\n%s", strings.Join(command, " "), err, out)
+			}
+			if took := time.Since(start); least == 0 || took < least {
+				least = took
+			}
+		}
+	}
+	return least
+}
+
 // Wherever a real kill -9 hits: the kernel holds one policy or the other as a
 // whole, status knows which, and the next apply goes on.
 func TestKillAtAnyMoment(t *testing.T) {
 	s := newStage(t, true)
 	s.write("web/web.hcl", webPolicy)
 	s.write("db/db.hcl", dbPolicy)
-	start := time.Now()
-	s.mustRun("apply", "--auto-approve", filepath.Join(s.dir, "web"))
-	// The child starts more slowly than a command in this process.
-	window := time.Since(start) + 60*time.Millisecond
+	paths := []string{filepath.Join(s.dir, "db"), filepath.Join(s.dir, "web")}
+	s.mustRun("apply", "--auto-approve", paths[1])
+	window := s.fastest([]string{"apply", "--auto-approve", paths[0]}, []string{"apply", "--auto-approve", paths[1]})
 	seed := rand.Uint64()
 	t.Logf("seed %d, kills within %v", seed, window)
 	random := rand.New(rand.NewPCG(seed, 0))
-	paths := []string{filepath.Join(s.dir, "db"), filepath.Join(s.dir, "web")}
 	killed := 0
 	for i := range 24 {
 		cmd := s.child("apply", "--auto-approve", paths[i%2])
@@ -130,12 +147,10 @@ func TestKillAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(random.Int64N(int64(window))))
-		if cmd.Process.Kill() == nil {
+		_ = cmd.Process.Kill() // it may have been faster
+		if cmd.Wait() != nil {
 			killed++
 		}
-		// The exit status is that of a killed process, or of one that was
-		// faster; both are fine.
-		_ = cmd.Wait()
 
 		r := s.mustRun("status")
 		if !strings.Contains(r.out, "drift\n  none\n") {

@@ -96,7 +96,8 @@ func TestLiveViewLeavesTheResult(t *testing.T) {
 	labtest.Require(t)
 	for name, env := range map[string]string{"in colour": "NO_COLOR=", "without colour": "NO_COLOR=1"} {
 		t.Run(name, func(t *testing.T) {
-			ok := writeScenario(t, "ok.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "refused", 1), "200ms", "1s", 1))
+			t.Parallel()
+			ok := writeScenario(t, "ok.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "refused", 1), "200ms", "4s", 1))
 			bad := writeScenario(t, "bad.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "allowed", 1), "200ms", "500ms", 1))
 			s := &screen{sequences: map[string]int{}}
 			var plain bytes.Buffer

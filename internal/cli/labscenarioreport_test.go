@@ -124,7 +124,7 @@ func TestReportOfAFailedScenario(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"a ping that is refused", "1 of 2 expectations not met", "<svg ", "ping client → server, id 7", "apply closed", "ping.lab.hcl:38",
+		"a ping that is refused", "1 of 2 expectations not met", "<svg ", "ping client → server, id 7", "apply closed", "ping.lab.hcl:42",
 		"no ingress rule of the groups of interface.eth0 allows it", "Conntrack: no entry of it",
 	} {
 		if !bytes.Contains(text, []byte(want)) {

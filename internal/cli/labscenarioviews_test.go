@@ -30,7 +30,10 @@ func TestScenarioThatIsAllWrong(t *testing.T) {
   apply "closed" {}
 `+flow("start", "ping", "    interval = \"20ms\"\n    count    = 5\n")+
 		flow("start", "late", "    interval = \"1h\"\n")+`
-  wait "500ms" {}
+  wait {
+    flow   = "ping"
+    passed = 5
+  }
   wait {
     flow = "late"
     sent = 1
@@ -143,7 +146,7 @@ func TestScenarioForPrograms(t *testing.T) {
 		}
 	}
 	e := v.Scenarios[1].Steps[0].Expectations[1]
-	if e.Met || e.Flow != "ping" || e.Line != 38 || e.File != bad || len(e.Policy) != 1 || e.Conntrack != "no entry of it" {
+	if e.Met || e.Flow != "ping" || e.Line != 42 || e.File != bad || len(e.Policy) != 1 || e.Conntrack != "no entry of it" {
 		t.Errorf("got %+v", e)
 	}
 	checkJUnit(t, junit)
@@ -168,7 +171,7 @@ func checkJUnit(t *testing.T, file string) {
 	}
 	failures := bad.Cases[0].Failures
 	if len(failures) != 1 || failures[0].Message != "Not as expected: ping" ||
-		!strings.Contains(failures[0].Text, "bad.lab.hcl:38\nExpected: survives") || !strings.Contains(failures[0].Text, "nothing had passed before") {
+		!strings.Contains(failures[0].Text, "bad.lab.hcl:42\nExpected: survives") || !strings.Contains(failures[0].Text, "nothing had passed before") {
 		t.Errorf("got %+v", failures)
 	}
 }

@@ -147,6 +147,11 @@ interface "eth0" {
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
+	witness := labtest.Witness(t, s.ns)
+	eventually(t, "an entry", func() bool {
+		entries, err := witness.Entries()
+		return err == nil && len(entries) > 0
+	})
 	text, _ = plan(off)
 	says(text, "1 will be cut", "UDP flows of conntrack that are cut will be refused by their addresses and ports for the UDP stream timeout.")
 	s.mustRun("apply", "--auto-approve", off)

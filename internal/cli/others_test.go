@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,12 +73,14 @@ func TestApplyAgainstABusyWriter(t *testing.T) {
 	s.write("db/db.hcl", dbPolicy)
 	stop := make(chan struct{})
 	var writer sync.WaitGroup
+	var pause atomic.Int64
+	pause.Store(int64(20 * time.Millisecond))
 	writer.Go(func() {
 		for {
 			select {
 			case <-stop:
 				return
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(time.Duration(pause.Load())):
 				var out bytes.Buffer
 				if s.shell("nft add table ip other && nft delete table ip other", os.Environ(), nil, &out, &out) != 0 {
 					t.Errorf("nft: %s", &out)
@@ -97,6 +100,9 @@ func TestApplyAgainstABusyWriter(t *testing.T) {
 			done++
 		case !strings.Contains(r.err, "nothing was changed"):
 			t.Fatalf("exit %d: %s", r.code, r.err)
+		case done == 0:
+			// On a slow machine an apply needs more time between two changes.
+			pause.Store(2 * pause.Load())
 		}
 	}
 	if done == 0 {
@@ -127,13 +133,21 @@ func TestOneApplyAtATime(t *testing.T) {
 	s.mustRun("plan", s.dir)
 	s.mustRun("status")
 	// Who waits long enough comes through.
-	time.AfterFunc(200*time.Millisecond, func() {
-		if err := lock.Unlock(); err != nil {
-			t.Error(err)
+	var out, said bytes.Buffer
+	streams := Streams{In: strings.NewReader(""), Out: &out, Err: writerFunc(func(b []byte) (int, error) {
+		before := strings.Contains(said.String(), "Waiting up to 1m")
+		said.Write(b)
+		if !before && strings.Contains(said.String(), "Waiting up to 1m") {
+			time.AfterFunc(200*time.Millisecond, func() {
+				if err := lock.Unlock(); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-	})
-	if r := s.mustRun("apply", "--auto-approve", "--lock-timeout=30s", s.dir); !strings.Contains(r.err, "Waiting up to 30s") {
-		t.Errorf("apply says %q", r.err)
+		return len(b), nil
+	})}
+	if code := Run(context.Background(), []string{"sgc", "apply", "--auto-approve", "--lock-timeout=1m", "--state-dir=" + s.state(), "--netns=" + s.ns.Path(), s.dir}, streams); code != 0 || !strings.Contains(said.String(), "Waiting up to 1m") {
+		t.Errorf("apply: exit %d, %q", code, said.String())
 	}
 }
 
@@ -195,8 +209,7 @@ func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	never, w := io.Pipe()
 	defer w.Close()
-	time.AfterFunc(300*time.Millisecond, cancel)
-	r := s.sgc(ctx, never, "apply", s.dir)
+	r := s.sgc(ctx, &typist{text: never, do: cancel}, "apply", s.dir)
 	if r.code != 1 || !strings.Contains(r.err, "interrupted; nothing was changed") {
 		t.Errorf("exit %d, %q", r.code, r.err)
 	}

@@ -84,7 +84,7 @@ func TestRulesCountWhatTheyLetThrough(t *testing.T) {
 		}
 		defer l.Close()
 		go lab.Echo(l)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		c, err := client.DialTCP(ctx, netip.AddrPort{}, to)
 		if err != nil {
@@ -92,7 +92,7 @@ func TestRulesCountWhatTheyLetThrough(t *testing.T) {
 		}
 		defer c.Close()
 		for range times {
-			if err := lab.RoundTrip(net.Conn(c), []byte("hello"), 5*time.Second); err != nil {
+			if err := lab.RoundTrip(net.Conn(c), []byte("hello"), 30*time.Second); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -24,12 +24,18 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
-// asSGC makes the test binary behave as sgc.
-const asSGC = "SGC_TEST_RUN_AS_SGC"
+// asSGC makes the test binary behave as sgc. With the value announced, it closes
+// file 3 as soon as an interrupt does not end it where it stands.
+const asSGC, announced = "SGC_TEST_RUN_AS_SGC", "announced"
 
 func runAsSGC() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if os.Getenv(asSGC) == announced {
+		if err := os.NewFile(3, "announcement").Close(); err != nil {
+			panic(err)
+		}
+	}
 	return Run(ctx, os.Args, Standard())
 }
 
