@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -122,11 +123,11 @@ func canonical(list []byte) (string, references, error) {
 }
 
 func (c *canonicalizer) list(b []byte) {
-	a := walk(b)
-	for a.next() {
-		c.expression(a.data)
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		c.expression(a.Data)
 	}
-	c.fail(a.err)
+	c.fail(a.Err)
 }
 
 func (c *canonicalizer) fail(err error) {
@@ -162,16 +163,16 @@ func (c *canonicalizer) frame(f func()) {
 
 // splitExpression returns the name of an expression and its attributes.
 func splitExpression(b []byte) (name, data []byte, err error) {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_EXPR_NAME:
-			name = cutNUL(a.data)
+			name = nlmsg.CutNUL(a.Data)
 		case unix.NFTA_EXPR_DATA:
-			data = a.data
+			data = a.Data
 		}
 	}
-	return name, data, a.err
+	return name, data, a.Err
 }
 
 type attribute struct {
@@ -182,11 +183,11 @@ type attribute struct {
 func (c *canonicalizer) attributes(name string, schema map[uint16]form, b []byte) {
 	var room [16]attribute
 	list := room[:0]
-	a := walk(b)
-	for a.next() {
-		list = append(list, attribute{a.typ, a.data})
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		list = append(list, attribute{a.Type, a.Data})
 	}
-	c.fail(a.err)
+	c.fail(a.Err)
 	slices.SortStableFunc(list, func(x, y attribute) int { return cmp.Compare(x.typ, y.typ) })
 	for _, x := range list {
 		form := schema[x.typ]
@@ -205,13 +206,13 @@ func (c *canonicalizer) attribute(form form, data []byte) {
 	case value:
 		c.value(data)
 	case setName:
-		name := cutNUL(data)
+		name := nlmsg.CutNUL(data)
 		c.refs.sets = append(c.refs.sets, string(name))
 		c.out = append(c.out, name...)
 	case textValue:
-		c.out = append(c.out, cutNUL(data)...)
+		c.out = append(c.out, nlmsg.CutNUL(data)...)
 	case objectName:
-		name := cutNUL(data)
+		name := nlmsg.CutNUL(data)
 		c.refs.objects = append(c.refs.objects, string(name))
 		c.out = append(c.out, name...)
 	case expression:
@@ -225,14 +226,14 @@ func (c *canonicalizer) attribute(form form, data []byte) {
 
 // value appends a nested nft_data.
 func (c *canonicalizer) value(b []byte) {
-	a := walk(b)
-	for a.next() {
-		c.out = append(c.out, byte(a.typ))
-		if a.typ != unix.NFTA_DATA_VERDICT {
-			c.out = append(c.out, a.data...)
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		c.out = append(c.out, byte(a.Type))
+		if a.Type != unix.NFTA_DATA_VERDICT {
+			c.out = append(c.out, a.Data...)
 			continue
 		}
-		code, chain, err := decodeVerdict(a.data)
+		code, chain, err := decodeVerdict(a.Data)
 		c.fail(err)
 		if chain != "" {
 			c.refs.chains = append(c.refs.chains, chain)
@@ -240,21 +241,21 @@ func (c *canonicalizer) value(b []byte) {
 		c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
 		c.out = append(c.out, chain...)
 	}
-	c.fail(a.err)
+	c.fail(a.Err)
 }
 
 // decodeVerdict reads the attributes inside NFTA_DATA_VERDICT.
 func decodeVerdict(b []byte) (code int32, chain string, err error) {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_VERDICT_CODE:
-			code = int32(a.u32())
+			code = int32(a.Uint32())
 		case unix.NFTA_VERDICT_CHAIN:
-			chain = a.str()
+			chain = a.CString()
 		}
 	}
-	return code, chain, a.err
+	return code, chain, a.Err
 }
 
 // canonicalRegister writes a 4-byte register on a 16-byte border as the
@@ -292,13 +293,13 @@ func encodeRule(r ruleset.Rule) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m message
+	var m nlmsg.Message
 	for _, e := range exprs {
 		b, err := expr.Marshal(unix.NFPROTO_INET, e)
 		if err != nil {
 			return nil, err
 		}
-		m.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+		m.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
 	}
-	return m.buf, nil
+	return m.Buf, nil
 }

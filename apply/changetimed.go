@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -104,7 +105,7 @@ func (c *conn) changeTimed(ctx context.Context, table *ruleset.Table, sets map[*
 	p.end()
 	g.From, g.To = generation, generation
 	for _, b := range p.delta.batches {
-		room, err := c.room(len(b.message.buf) + touchSize)
+		room, err := c.room(len(b.message.Buf) + touchSize)
 		if err != nil {
 			return g, err
 		}
@@ -152,9 +153,9 @@ func (c *conn) timedSets(ctx context.Context, table string, sets map[*ruleset.Se
 
 // set reads the declaration of a set.
 func (c *conn) set(ctx context.Context, table, name string) (*Set, error) {
-	b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *message) {
-		m.str(unix.NFTA_SET_TABLE, table)
-		m.str(unix.NFTA_SET_NAME, name)
+	b, err := c.get(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, func(m *nlmsg.Message) {
+		m.CString(unix.NFTA_SET_TABLE, table)
+		m.CString(unix.NFTA_SET_NAME, name)
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("the kernel holds no set %s of table inet %s: %w", name, table, err)
@@ -189,13 +190,13 @@ func (b *batch) cut(room int, generation uint32, bound bool) []*batch {
 	var at *batch
 	for i, o := range b.operations {
 		message := b.operation(i)
-		if at != nil && len(at.message.buf)+len(message)+markSize+touchSize > room {
+		if at != nil && len(at.message.Buf)+len(message)+markSize+touchSize > room {
 			at.close()
 			at = nil
 		}
 		if at == nil {
 			at = &batch{part: b.part}
-			at.message.buf = make([]byte, 0, min(room, len(b.message.buf)))
+			at.message.Buf = make([]byte, 0, min(room, len(b.message.Buf)))
 			if bound {
 				at.open(generation)
 			} else {

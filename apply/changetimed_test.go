@@ -77,14 +77,14 @@ func TestChangesAreCutToWhatTheSocketTakes(t *testing.T) {
 	whole := p.delta.batches[0]
 	parts := whole.cut(3*maxElements, p.delta.generation, true)
 	if len(parts) < 4 {
-		t.Fatalf("%d transactions for %d bytes", len(parts), len(whole.message.buf))
+		t.Fatalf("%d transactions for %d bytes", len(parts), len(whole.message.Buf))
 	}
 	generation := p.delta.generation
 	for _, b := range parts {
-		if len(b.message.buf) > 3*maxElements {
-			t.Errorf("a transaction of %d bytes", len(b.message.buf))
+		if len(b.message.Buf) > 3*maxElements {
+			t.Errorf("a transaction of %d bytes", len(b.message.Buf))
 		}
-		if err := c.reserve(len(b.message.buf)); err != nil {
+		if err := c.reserve(len(b.message.Buf)); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.send(context.Background(), b); err != nil {
@@ -97,7 +97,7 @@ func TestChangesAreCutToWhatTheSocketTakes(t *testing.T) {
 		t.Errorf("%d elements at generation %d, want %d at %d", got, s.Generation, n, generation)
 	}
 	// One that is cut no further is the same transaction.
-	if one := whole.cut(len(whole.message.buf)+touchSize, p.delta.generation, true); len(one) != 1 || string(one[0].message.buf) != string(whole.message.buf) {
+	if one := whole.cut(len(whole.message.Buf)+touchSize, p.delta.generation, true); len(one) != 1 || string(one[0].message.Buf) != string(whole.message.Buf) {
 		t.Errorf("%d transactions where one is enough", len(one))
 	}
 }

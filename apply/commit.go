@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // ErrChanged says that somebody changed nf_tables since the snapshot that the
@@ -114,7 +116,7 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 	defer c.close() // the kernel has answered, or the error says that it has not
 	largest := 0
 	for _, b := range d.batches {
-		largest = max(largest, len(b.message.buf))
+		largest = max(largest, len(b.message.Buf))
 	}
 	if err := c.reserve(largest); err != nil {
 		return fmt.Errorf("commit a transaction of %d bytes: %w", largest, err)
@@ -143,9 +145,9 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 
 // sendOnce sends one transaction and reads what became of it.
 func (c *conn) sendOnce(ctx context.Context, b *batch) error {
-	_, err := c.socket.Sendmsg(ctx, b.message.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+	_, err := c.socket.Sendmsg(ctx, b.message.Buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	if err != nil {
-		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(b.message.buf), explain(err))
+		return fmt.Errorf("commit a transaction of %d bytes, nothing was changed: %w", len(b.message.Buf), explain(err))
 	}
 	return c.outcome(b)
 }
@@ -223,18 +225,18 @@ func (c *conn) outcome(b *batch) error {
 		if err != nil {
 			return fmt.Errorf("read the outcome of the transaction, which may have been committed: %w", err)
 		}
-		err = splitReplies(c.buf[:n], func(r reply) error {
-			if r.typ != unix.NLMSG_ERROR {
+		err = nlmsg.Split(c.buf[:n], func(r nlmsg.Reply) error {
+			if r.Type != unix.NLMSG_ERROR {
 				return nil
 			}
-			e, err := decodeError(r)
+			e, err := nlmsg.DecodeError(r)
 			switch {
 			case err != nil:
 				return err
 			case e == nil:
 				acknowledged = true
 			default:
-				refused.Refusals = append(refused.Refusals, b.refusal(r.sequence, e))
+				refused.Refusals = append(refused.Refusals, b.refusal(r.Sequence, e))
 			}
 			return nil
 		})
@@ -271,14 +273,14 @@ func (c *conn) poll() (n int, err error) {
 }
 
 // refusal names the operation that a sequence number stands for.
-func (b *batch) refusal(sequence uint32, e *kernelError) Refusal {
+func (b *batch) refusal(sequence uint32, e *nlmsg.Error) Refusal {
 	if sequence == 0 || int(sequence) > len(b.operations) {
 		return Refusal{Object: "the transaction as a whole", Err: explain(e)}
 	}
 	o := b.operations[sequence-1]
 	object := o.String()
-	if at := o.start + int(e.offset); o.kind == ElementKind && e.offset != 0 && at < len(b.message.buf) {
-		if key := elementKey(b.message.buf[at:]); len(key) == o.set.KeySize() {
+	if at := o.start + int(e.Offset); o.kind == ElementKind && e.Offset != 0 && at < len(b.message.Buf) {
+		if key := elementKey(b.message.Buf[at:]); len(key) == o.set.KeySize() {
 			object = fmt.Sprintf("%s element %s of set %s", o.action, keyText(o.set, key), o.name)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // receiveSize is the size of the receive buffer. The kernel fills a dump's
@@ -55,20 +57,26 @@ func (c *conn) setup() error {
 
 func (c *conn) close() error { return c.socket.Close() }
 
+// begin starts a message of the nf_tables subsystem.
+func begin(m *nlmsg.Message, typ, flags int, family uint8, sequence uint32) {
+	m.Begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, sequence)
+	m.Netfilter(family, 0)
+}
+
 // request sends one message of type typ; fill appends its attributes.
-func (c *conn) request(ctx context.Context, typ, flags int, family uint8, fill func(*message)) error {
-	var m message
-	m.begin(typ, unix.NLM_F_REQUEST|flags, family, 1)
+func (c *conn) request(ctx context.Context, typ, flags int, family uint8, fill func(*nlmsg.Message)) error {
+	var m nlmsg.Message
+	begin(&m, typ, flags, family, 1)
 	if fill != nil {
 		fill(&m)
 	}
-	m.finish()
-	_, err := c.socket.Sendmsg(ctx, m.buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+	m.Finish()
+	_, err := c.socket.Sendmsg(ctx, m.Buf, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	return err
 }
 
 // receive waits for one datagram and calls f for each of its messages.
-func (c *conn) receive(ctx context.Context, f func(reply) error) error {
+func (c *conn) receive(ctx context.Context, f func(nlmsg.Reply) error) error {
 	n, _, flags, _, err := c.socket.Recvmsg(ctx, c.buf, nil, 0)
 	if err != nil {
 		return err
@@ -76,39 +84,39 @@ func (c *conn) receive(ctx context.Context, f func(reply) error) error {
 	if flags&unix.MSG_TRUNC != 0 {
 		return fmt.Errorf("netlink datagram of more than %d bytes", len(c.buf))
 	}
-	return splitReplies(c.buf[:n], f)
+	return nlmsg.Split(c.buf[:n], f)
 }
 
 // dump asks for all objects of a kind and calls each with the family and the
 // attributes of every one; they are valid only during the call. It returns
 // errInterrupted if the dump is torn.
-func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*message), each func(family uint8, attributes []byte) error) error {
+func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*nlmsg.Message), each func(family uint8, attributes []byte) error) error {
 	if err := c.request(ctx, typ, unix.NLM_F_DUMP, family, fill); err != nil {
 		return err
 	}
 	var failed error
 	for done := false; !done; {
-		err := c.receive(ctx, func(r reply) error {
-			if r.flags&unix.NLM_F_DUMP_INTR != 0 && failed == nil {
+		err := c.receive(ctx, func(r nlmsg.Reply) error {
+			if r.Flags&unix.NLM_F_DUMP_INTR != 0 && failed == nil {
 				failed = errInterrupted
 			}
-			switch r.typ {
+			switch r.Type {
 			case unix.NLMSG_DONE:
 				done = true
-				return doneError(r)
+				return nlmsg.DecodeDone(r)
 			case unix.NLMSG_ERROR:
 				done = true
-				return replyError(r)
+				return nlmsg.InsteadOfObject(r)
 			}
-			if len(r.payload) < nfgenmsgSize {
-				return errMalformed
+			if len(r.Payload) < nlmsg.NetfilterSize {
+				return nlmsg.ErrMalformed
 			}
 			// A torn dump is read to its end, so that the socket stays usable,
 			// but nobody looks at it.
 			if failed != nil {
 				return nil
 			}
-			if err := each(r.payload[0], r.payload[nfgenmsgSize:]); err != nil {
+			if err := each(r.Payload[0], r.Payload[nlmsg.NetfilterSize:]); err != nil {
 				failed = err
 			}
 			return nil
@@ -122,44 +130,22 @@ func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*messa
 
 // get asks for one object and returns its attributes, which are valid until
 // the next receive.
-func (c *conn) get(ctx context.Context, typ int, family uint8, fill func(*message)) ([]byte, error) {
+func (c *conn) get(ctx context.Context, typ int, family uint8, fill func(*nlmsg.Message)) ([]byte, error) {
 	if err := c.request(ctx, typ, 0, family, fill); err != nil {
 		return nil, err
 	}
 	var found []byte
-	err := c.receive(ctx, func(r reply) error {
-		if r.typ == unix.NLMSG_ERROR {
-			return replyError(r)
+	err := c.receive(ctx, func(r nlmsg.Reply) error {
+		if r.Type == unix.NLMSG_ERROR {
+			return nlmsg.InsteadOfObject(r)
 		}
-		if len(r.payload) < nfgenmsgSize {
-			return errMalformed
+		if len(r.Payload) < nlmsg.NetfilterSize {
+			return nlmsg.ErrMalformed
 		}
-		found = r.payload[nfgenmsgSize:]
+		found = r.Payload[nlmsg.NetfilterSize:]
 		return nil
 	})
 	return found, err
-}
-
-// doneError reads the result at the end of a dump.
-func doneError(r reply) error {
-	if len(r.payload) < 4 {
-		return nil
-	}
-	if code := int32(nativeU32(r.payload)); code < 0 {
-		return unix.Errno(-code)
-	}
-	return nil
-}
-
-func replyError(r reply) error {
-	e, err := decodeError(r)
-	if err != nil {
-		return err
-	}
-	if e != nil {
-		return e
-	}
-	return errors.New("unexpected netlink acknowledgement")
 }
 
 // generation returns the number of the last transaction of the namespace.
@@ -168,11 +154,11 @@ func (c *conn) generation(ctx context.Context) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	a := walk(b)
-	for a.next() {
-		if a.typ == unix.NFTA_GEN_ID {
-			id := a.u32()
-			return id, a.err
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type == unix.NFTA_GEN_ID {
+			id := a.Uint32()
+			return id, a.Err
 		}
 	}
 	return 0, errors.New("nf_tables reports no generation")

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -88,28 +89,28 @@ func Counters(have *Snapshot, want *ruleset.Table) ([]Counter, error) {
 
 // counted returns the values of the rule's counter; zeros if it has none.
 func (r *Rule) counted() (packets, bytes uint64, err error) {
-	list := walk(r.expressions)
-	for list.next() {
-		name, data, err := splitExpression(list.data)
+	list := nlmsg.Walk(r.expressions)
+	for list.Next() {
+		name, data, err := splitExpression(list.Data)
 		if err != nil {
 			return 0, 0, err
 		}
 		if string(name) != "counter" {
 			continue
 		}
-		a := walk(data)
-		for a.next() {
-			if len(a.data) != 8 {
+		a := nlmsg.Walk(data)
+		for a.Next() {
+			if len(a.Data) != 8 {
 				continue
 			}
-			switch a.typ {
+			switch a.Type {
 			case unix.NFTA_COUNTER_BYTES:
-				bytes = binary.BigEndian.Uint64(a.data)
+				bytes = binary.BigEndian.Uint64(a.Data)
 			case unix.NFTA_COUNTER_PACKETS:
-				packets = binary.BigEndian.Uint64(a.data)
+				packets = binary.BigEndian.Uint64(a.Data)
 			}
 		}
-		return packets, bytes, a.err
+		return packets, bytes, a.Err
 	}
-	return 0, 0, list.err
+	return 0, 0, list.Err
 }

@@ -7,19 +7,21 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // list puts marshalled expressions into one list.
 func list(t testing.TB, exprs ...expr.Any) []byte {
-	var m message
+	var m nlmsg.Message
 	for _, e := range exprs {
 		b, err := expr.Marshal(unix.NFPROTO_INET, e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.bytes(unix.NFTA_LIST_ELEM, b)
+		m.Bytes(unix.NFTA_LIST_ELEM, b)
 	}
-	return m.buf
+	return m.Buf
 }
 
 func formOf(t testing.TB, b []byte) string {
@@ -63,14 +65,14 @@ func TestCanonicalFormsOfTheSameAreEqual(t *testing.T) {
 func TestUnknownExpressionsAndAttributesCount(t *testing.T) {
 	t.Parallel()
 	raw := func(name string, typ uint16, value []byte) []byte {
-		var m message
-		elem := m.nest(unix.NFTA_LIST_ELEM)
-		m.str(unix.NFTA_EXPR_NAME, name)
-		data := m.nest(unix.NFTA_EXPR_DATA)
-		m.bytes(typ, value)
-		m.end(data)
-		m.end(elem)
-		return m.buf
+		var m nlmsg.Message
+		elem := m.Nest(unix.NFTA_LIST_ELEM)
+		m.CString(unix.NFTA_EXPR_NAME, name)
+		data := m.Nest(unix.NFTA_EXPR_DATA)
+		m.Bytes(typ, value)
+		m.End(data)
+		m.End(elem)
+		return m.Buf
 	}
 	notrack := formOf(t, raw("notrack", 99, nil))
 	for name, b := range map[string][]byte{
@@ -126,15 +128,15 @@ func TestElementsOfDumps(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var m message
-			l := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			var m nlmsg.Message
+			l := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 			w := elementWriter{}
 			for _, e := range test.in {
 				w.key(&m, string([]byte{e.key}), verdict{}, e.end)
 			}
-			m.end(l)
+			m.End(l)
 			r := newElementReader(&Set{keyLen: 1, flags: unix.NFT_SET_INTERVAL})
-			if n, err := eachElement(m.buf, r.element); err != nil || n != len(test.in) {
+			if n, err := eachElement(m.Buf, r.element); err != nil || n != len(test.in) {
 				t.Fatal(n, err)
 			}
 			e := r.elements()
@@ -151,16 +153,16 @@ func TestElementsOfDumps(t *testing.T) {
 
 func TestVerdictsOfDumps(t *testing.T) {
 	t.Parallel()
-	var m message
-	l := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	var m nlmsg.Message
+	l := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	w := elementWriter{}
 	want := []verdict{{code: 1, set: true}, {code: unix.NFT_GOTO, chain: "a", set: true}, {code: 1, set: true}, {code: unix.NFT_JUMP, chain: "a", set: true}, {}}
 	for i, v := range want {
 		w.key(&m, string([]byte{byte(i)}), v, false)
 	}
-	m.end(l)
+	m.End(l)
 	r := newElementReader(&Set{keyLen: 1})
-	if _, err := eachElement(m.buf, r.element); err != nil {
+	if _, err := eachElement(m.Buf, r.element); err != nil {
 		t.Fatal(err)
 	}
 	e := r.elements()
@@ -189,13 +191,13 @@ func TestTornAndHugeElementMessages(t *testing.T) {
 		t.Fatalf("%d messages", len(p.batch.operations))
 	}
 	r := newElementReader(&Set{keyLen: 4, flags: unix.NFT_SET_INTERVAL})
-	b := p.batch.message.buf
+	b := p.batch.message.Buf
 	for len(b) > 0 {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length > 65_000 {
 			t.Fatalf("a message of %d bytes", length)
 		}
-		n, err := eachElement(b[headerSize+nfgenmsgSize:length], r.element)
+		n, err := eachElement(b[nlmsg.HeaderSize+nlmsg.NetfilterSize:length], r.element)
 		if err != nil || n%2 != 0 {
 			t.Fatalf("a message of %d elements: %v", n, err)
 		}
@@ -225,7 +227,7 @@ func FuzzDecode(f *testing.F) {
 	if err := p.plan(); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.delta.batches[0].message.buf)
+	f.Add(p.delta.batches[0].message.Buf)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _, _ = canonical(b)
 		_ = Rule{expressions: b}.Text()
@@ -238,9 +240,9 @@ func FuzzDecode(f *testing.F) {
 		_, _ = decodeRecord(b)
 		_ = elementKey(b)
 		_ = decodeUserData(b)
-		_ = splitReplies(b, func(r reply) error {
-			_, _ = decodeError(r)
-			return doneError(r)
+		_ = nlmsg.Split(b, func(r nlmsg.Reply) error {
+			_, _ = nlmsg.DecodeError(r)
+			return nlmsg.DecodeDone(r)
 		})
 		for _, flags := range []uint32{0, unix.NFT_SET_INTERVAL} {
 			r := newElementReader(&Set{keyLen: 4, flags: flags})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Text returns the rule in the words of nft, as far as sgc knows them: enough
@@ -14,16 +16,16 @@ import (
 // not know stands in brackets, by the name of the kernel's expression.
 func (r Rule) Text() string {
 	d := decompiler{values: map[uint32]operand{}}
-	list := walk(r.expressions)
-	for list.next() {
-		name, data, err := splitExpression(list.data)
+	list := nlmsg.Walk(r.expressions)
+	for list.Next() {
+		name, data, err := splitExpression(list.Data)
 		if err != nil {
 			d.say("[malformed]")
 			continue
 		}
 		d.expression(string(name), decodeAttributes(data))
 	}
-	if list.err != nil {
+	if list.Err != nil {
 		d.say("[malformed]")
 	}
 	if r.Comment != "" {
@@ -76,8 +78,8 @@ type attributeMap map[uint16][]byte
 
 func decodeAttributes(b []byte) attributeMap {
 	m := attributeMap{}
-	for a := walk(b); a.next(); {
-		m[a.typ] = a.data
+	for a := nlmsg.Walk(b); a.Next(); {
+		m[a.Type] = a.Data
 	}
 	return m
 }
@@ -90,13 +92,13 @@ func (m attributeMap) u32(typ uint16) uint32 {
 	return 0
 }
 
-func (m attributeMap) str(typ uint16) string { return string(cutNUL(m[typ])) }
+func (m attributeMap) str(typ uint16) string { return string(nlmsg.CutNUL(m[typ])) }
 
 // data returns the raw bytes of a nested nft_data.
 func (m attributeMap) data(typ uint16) []byte {
-	for a := walk(m[typ]); a.next(); {
-		if a.typ == unix.NFTA_DATA_VALUE {
-			return a.data
+	for a := nlmsg.Walk(m[typ]); a.Next(); {
+		if a.Type == unix.NFTA_DATA_VALUE {
+			return a.Data
 		}
 	}
 	return nil
@@ -298,9 +300,9 @@ func (d *decompiler) update(a attributeMap) {
 }
 
 func (d *decompiler) immediate(a attributeMap) {
-	for x := walk(a[unix.NFTA_IMMEDIATE_DATA]); x.next(); {
-		if x.typ == unix.NFTA_DATA_VERDICT {
-			code, chain, err := decodeVerdict(x.data)
+	for x := nlmsg.Walk(a[unix.NFTA_IMMEDIATE_DATA]); x.Next(); {
+		if x.Type == unix.NFTA_DATA_VERDICT {
+			code, chain, err := decodeVerdict(x.Data)
 			if err != nil {
 				d.say("[malformed]")
 				return
@@ -308,7 +310,7 @@ func (d *decompiler) immediate(a attributeMap) {
 			d.say(verdictText(code, chain))
 			return
 		}
-		d.values[a.register(unix.NFTA_IMMEDIATE_DREG)] = operand{constant: x.data}
+		d.values[a.register(unix.NFTA_IMMEDIATE_DREG)] = operand{constant: x.Data}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // fieldKind says how the value of a field is written.
@@ -44,7 +45,7 @@ func (k fieldKind) text(b []byte) string {
 		}
 	case nativeNumber:
 		if len(b) == 4 {
-			return strconv.FormatUint(uint64(nativeU32(b)), 10)
+			return strconv.FormatUint(uint64(binary.NativeEndian.Uint32(b)), 10)
 		}
 		if len(b) == 8 {
 			return strconv.FormatUint(binary.NativeEndian.Uint64(b), 10)
@@ -61,7 +62,7 @@ func (k fieldKind) text(b []byte) string {
 		}
 	case addressType:
 		if len(b) == 4 {
-			if n := nativeU32(b); n < uint32(len(addressTypes)) {
+			if n := binary.NativeEndian.Uint32(b); n < uint32(len(addressTypes)) {
 				return addressTypes[n]
 			}
 			return nativeNumber.text(b)
@@ -76,7 +77,7 @@ func (k fieldKind) text(b []byte) string {
 		}
 		return prefixText(b, 16)
 	case interfaceName:
-		name := string(cutNUL(b))
+		name := string(nlmsg.CutNUL(b))
 		if len(b) < 16 && len(name) == len(b) {
 			name += "*"
 		}
@@ -123,7 +124,7 @@ func stateText(mask []byte) string {
 		return fmt.Sprintf("0x%x", mask)
 	}
 	var names []string
-	n := nativeU32(mask)
+	n := binary.NativeEndian.Uint32(mask)
 	for _, s := range []struct {
 		bit  uint32
 		name string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -106,7 +107,7 @@ type batch struct {
 	// stands alone holds them all.
 	part       part
 	operations []operation
-	message    message
+	message    nlmsg.Message
 	// expirations are where in the message the remaining times of elements
 	// stand, 8 bytes each.
 	expirations []int
@@ -203,7 +204,7 @@ func (d *Delta) Messages() int {
 func (d *Delta) Bytes() int {
 	n := 0
 	for _, b := range d.batches {
-		n += len(b.message.buf)
+		n += len(b.message.Buf)
 	}
 	return n
 }
@@ -217,10 +218,10 @@ func (d *Delta) Digest() string {
 	for _, b := range d.batches {
 		at := beginSize
 		for _, expiration := range b.expirations {
-			sum.Write(b.message.buf[at:expiration])
+			sum.Write(b.message.Buf[at:expiration])
 			at = expiration + 8
 		}
-		sum.Write(b.message.buf[at:])
+		sum.Write(b.message.Buf[at:])
 	}
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
 }

@@ -2,12 +2,12 @@ package apply
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -49,7 +49,7 @@ func refusedDestroy(err error, errno unix.Errno) bool {
 // for the elements that are there now.
 func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
 	out := &batch{part: b.part}
-	out.message.buf = slices.Clone(b.message.buf[:b.operations[0].start])
+	out.message.Buf = slices.Clone(b.message.Buf[:b.operations[0].start])
 	live := map[*ruleset.Set]*Set{}
 	for i, o := range b.operations {
 		if !o.destroys {
@@ -80,16 +80,15 @@ func (c *conn) withoutDestroy(ctx context.Context, b *batch) (*batch, error) {
 
 // operation returns the message of an operation.
 func (b *batch) operation(i int) []byte {
-	message := b.message.buf[b.operations[i].start:]
-	return message[:binary.NativeEndian.Uint32(message)]
+	return nlmsg.First(b.message.Buf[b.operations[i].start:])
 }
 
 // append adds a message of another transaction to this one.
 func (b *batch) append(o operation, message []byte) {
-	o.start = len(b.message.buf)
+	o.start = len(b.message.Buf)
 	b.operations = append(b.operations, o)
-	b.message.buf = append(b.message.buf, message...)
-	binary.NativeEndian.PutUint32(b.message.buf[o.start+8:], uint32(len(b.operations)))
+	b.message.Buf = append(b.message.Buf, message...)
+	nlmsg.SetSequence(b.message.Buf[o.start:], uint32(len(b.operations)))
 }
 
 // only returns a message that removes those of the elements of another one that
@@ -99,30 +98,30 @@ func (s *Set) only(request []byte) ([]byte, error) {
 	for _, e := range s.Timed {
 		there[span{e.First, e.Last}] = true
 	}
-	m := message{buf: slices.Clone(request[:headerSize+nfgenmsgSize])}
-	binary.NativeEndian.PutUint16(m.buf[4:], unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM)
+	m := nlmsg.Message{Buf: slices.Clone(request[:nlmsg.HeaderSize+nlmsg.NetfilterSize])}
+	nlmsg.SetType(m.Buf, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELSETELEM)
 	found := false
-	for a := walk(request[headerSize+nfgenmsgSize:]); a.next(); {
-		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			m.bytes(a.typ, a.data)
+	for a := nlmsg.Walk(request[nlmsg.HeaderSize+nlmsg.NetfilterSize:]); a.Next(); {
+		if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			m.Bytes(a.Type, a.Data)
 			continue
 		}
-		list := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for e := walk(a.data); e.next(); {
+		list := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for e := nlmsg.Walk(a.Data); e.Next(); {
 			asked := timedReader{keyLen: int(s.keyLen), interval: s.flags&unix.NFT_SET_INTERVAL != 0}
-			if err := asked.element(e.data); err != nil {
+			if err := asked.element(e.Data); err != nil {
 				return nil, err
 			}
 			if asked.catchAll && s.timedCatchAll || len(asked.list) == 1 && there[span{asked.list[0].First, asked.list[0].Last}] {
-				m.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e.data)
+				m.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e.Data)
 				found = true
 			}
 		}
-		m.end(list)
+		m.End(list)
 	}
 	if !found {
 		return nil, nil
 	}
-	m.finish()
-	return m.buf, nil
+	m.Finish()
+	return m.Buf, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -19,24 +20,30 @@ const maxElements = 60_000
 const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
 // markSize is the length of the message that ends a transaction.
-const markSize = headerSize + nfgenmsgSize
+const markSize = nlmsg.HeaderSize + nlmsg.NetfilterSize
 
 // beginSize is the length of the message that begins a transaction.
-const beginSize = headerSize + nfgenmsgSize + attributeSize + 4
+const beginSize = nlmsg.HeaderSize + nlmsg.NetfilterSize + nlmsg.AttributeSize + 4
 
 // open begins a transaction that starts from a generation. The message that
 // begins it and the one that ends it have the sequence numbers before the first
 // and after the last operation's.
 func (b *batch) open(generation uint32) {
-	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
-	b.message.u32(unix.NFNL_BATCH_GENID, generation)
-	b.message.finish()
+	b.mark(unix.NFNL_MSG_BATCH_BEGIN, 0)
+	b.message.Uint32(unix.NFNL_BATCH_GENID, generation)
+	b.message.Finish()
 }
 
 // openUnbound begins a transaction that is made whatever the generation is.
 func (b *batch) openUnbound() {
-	b.message.batchMark(unix.NFNL_MSG_BATCH_BEGIN, 0)
-	b.message.finish()
+	b.mark(unix.NFNL_MSG_BATCH_BEGIN, 0)
+	b.message.Finish()
+}
+
+// mark starts the message that begins or ends the transaction.
+func (b *batch) mark(typ int, sequence uint32) {
+	b.message.Begin(typ, 0, sequence)
+	b.message.Netfilter(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 }
 
 // close ends a transaction of at least one operation, which makes a generation
@@ -48,25 +55,25 @@ func (b *batch) close() {
 		b.touch()
 	}
 	last := b.operations[len(b.operations)-1]
-	setFlag(b.message.buf[last.start:], unix.NLM_F_ACK)
-	b.message.batchMark(unix.NFNL_MSG_BATCH_END, uint32(len(b.operations)+1))
-	b.message.finish()
+	nlmsg.AddFlags(b.message.Buf[last.start:], unix.NLM_F_ACK)
+	b.mark(unix.NFNL_MSG_BATCH_END, uint32(len(b.operations)+1))
+	b.message.Finish()
 }
 
 // begin starts the message of an operation. Its sequence number is that of the
 // operation, counted from 1, so that an error can be traced to it.
-func (b *batch) begin(typ, flags int, o operation) *message {
-	o.start = len(b.message.buf)
+func (b *batch) begin(typ, flags int, o operation) *nlmsg.Message {
+	o.start = len(b.message.Buf)
 	b.operations = append(b.operations, o)
-	b.message.begin(typ, unix.NLM_F_REQUEST|flags, unix.NFPROTO_INET, uint32(len(b.operations)))
+	begin(&b.message, typ, flags, unix.NFPROTO_INET, uint32(len(b.operations)))
 	return &b.message
 }
 
 // begin starts the message of an operation in the transaction at hand.
-func (p *planner) begin(typ, flags int, o operation) *message {
+func (p *planner) begin(typ, flags int, o operation) *nlmsg.Message {
 	if p.batch == nil {
 		p.batch = &batch{}
-		p.batch.message.buf = make([]byte, 0, p.room)
+		p.batch.message.Buf = make([]byte, 0, p.room)
 		p.batch.open(p.delta.After())
 		p.delta.batches = append(p.delta.batches, p.batch)
 	}
@@ -114,7 +121,7 @@ func (p *planner) reserve(sets []setPlan) {
 	}
 	p.room += p.room / 64
 	if p.batch != nil {
-		p.batch.message.buf = slices.Grow(p.batch.message.buf, p.room)
+		p.batch.message.Buf = slices.Grow(p.batch.message.Buf, p.room)
 	}
 }
 
@@ -210,18 +217,18 @@ func (p *planner) dropTable() {
 // dropTableMessage deletes the table with everything in it.
 func (p *planner) dropTableMessage() {
 	m := p.begin(unix.NFT_MSG_DELTABLE, 0, operation{action: Remove, kind: TableKind, name: p.have.Name, comment: p.have.Comment})
-	m.str(unix.NFTA_TABLE_NAME, p.have.Name)
-	m.finish()
+	m.CString(unix.NFTA_TABLE_NAME, p.have.Name)
+	m.Finish()
 }
 
 func (p *planner) addTable() {
 	m := p.begin(unix.NFT_MSG_NEWTABLE, create, operation{action: Add, kind: TableKind, name: p.want.Name, comment: p.want.Comment})
-	m.str(unix.NFTA_TABLE_NAME, p.want.Name)
-	m.u32(unix.NFTA_TABLE_FLAGS, 0)
+	m.CString(unix.NFTA_TABLE_NAME, p.want.Name)
+	m.Uint32(unix.NFTA_TABLE_FLAGS, 0)
 	if p.want.Comment != "" {
-		m.bytes(tableUserData, ruleset.CommentData(p.want.Comment))
+		m.Bytes(tableUserData, ruleset.CommentData(p.want.Comment))
 	}
-	m.finish()
+	m.Finish()
 }
 
 // deleteRules deletes the rules of a chain that go; all of them in one message
@@ -237,26 +244,26 @@ func (p *planner) deleteRules(c chainPlan) {
 	for _, i := range c.rules.gone {
 		r := c.have.Rules[i]
 		m := p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: c.have.Name, number: i + 1, comment: r.Comment})
-		m.str(unix.NFTA_RULE_TABLE, tableName)
-		m.str(unix.NFTA_RULE_CHAIN, c.have.Name)
-		m.u64(unix.NFTA_RULE_HANDLE, r.Handle)
-		m.finish()
+		m.CString(unix.NFTA_RULE_TABLE, tableName)
+		m.CString(unix.NFTA_RULE_CHAIN, c.have.Name)
+		m.Uint64(unix.NFTA_RULE_HANDLE, r.Handle)
+		m.Finish()
 	}
 }
 
 // flushChain deletes all rules of a chain.
 func (p *planner) flushChain(name string) {
 	m := p.begin(unix.NFT_MSG_DELRULE, 0, operation{action: Remove, kind: RuleKind, name: name, comment: "all rules"})
-	m.str(unix.NFTA_RULE_TABLE, tableName)
-	m.str(unix.NFTA_RULE_CHAIN, name)
-	m.finish()
+	m.CString(unix.NFTA_RULE_TABLE, tableName)
+	m.CString(unix.NFTA_RULE_CHAIN, name)
+	m.Finish()
 }
 
 func (p *planner) deleteChain(name, comment string) {
 	m := p.begin(unix.NFT_MSG_DELCHAIN, 0, operation{action: Remove, kind: ChainKind, name: name, comment: comment})
-	m.str(unix.NFTA_CHAIN_TABLE, tableName)
-	m.str(unix.NFTA_CHAIN_NAME, name)
-	m.finish()
+	m.CString(unix.NFTA_CHAIN_TABLE, tableName)
+	m.CString(unix.NFTA_CHAIN_NAME, name)
+	m.Finish()
 }
 
 func (p *planner) deleteOther(o Other) {
@@ -266,39 +273,39 @@ func (p *planner) deleteOther(o Other) {
 	}
 	m := p.begin(typ, 0, operation{action: Remove, kind: ObjectKind, name: o.Name})
 	// The attributes of objects and flowtables have the same numbers.
-	m.str(objectTable, tableName)
-	m.str(otherName, o.Name)
+	m.CString(objectTable, tableName)
+	m.CString(otherName, o.Name)
 	if o.kind != flowtable {
-		m.u32(objectType, o.kind)
+		m.Uint32(objectType, o.kind)
 	}
-	m.finish()
+	m.Finish()
 }
 
 func (p *planner) addChain(c *ruleset.Chain) {
 	m := p.begin(unix.NFT_MSG_NEWCHAIN, create, operation{action: Add, kind: ChainKind, name: c.Name, comment: c.Comment})
-	m.str(unix.NFTA_CHAIN_TABLE, tableName)
-	m.str(unix.NFTA_CHAIN_NAME, c.Name)
+	m.CString(unix.NFTA_CHAIN_TABLE, tableName)
+	m.CString(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Hook != nil {
-		hook := m.nest(unix.NFTA_CHAIN_HOOK)
-		m.u32(unix.NFTA_HOOK_HOOKNUM, uint32(c.Hook.Point))
-		m.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
-		m.end(hook)
-		m.u32(unix.NFTA_CHAIN_POLICY, policyAccept)
-		m.str(unix.NFTA_CHAIN_TYPE, filterType)
+		hook := m.Nest(unix.NFTA_CHAIN_HOOK)
+		m.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(c.Hook.Point))
+		m.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
+		m.End(hook)
+		m.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
+		m.CString(unix.NFTA_CHAIN_TYPE, filterType)
 	}
 	if c.Comment != "" {
-		m.bytes(chainUserData, ruleset.CommentData(c.Comment))
+		m.Bytes(chainUserData, ruleset.CommentData(c.Comment))
 	}
-	m.finish()
+	m.Finish()
 }
 
 // setPolicy makes a base chain that stays accept what it does not decide.
 func (p *planner) setPolicy(c *ruleset.Chain) {
 	m := p.begin(unix.NFT_MSG_NEWCHAIN, 0, operation{action: Update, kind: ChainKind, name: c.Name, comment: c.Comment})
-	m.str(unix.NFTA_CHAIN_TABLE, tableName)
-	m.str(unix.NFTA_CHAIN_NAME, c.Name)
-	m.u32(unix.NFTA_CHAIN_POLICY, policyAccept)
-	m.finish()
+	m.CString(unix.NFTA_CHAIN_TABLE, tableName)
+	m.CString(unix.NFTA_CHAIN_NAME, c.Name)
+	m.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
+	m.Finish()
 }
 
 // addRules inserts the rules that come. Several before the same anchor come to
@@ -311,15 +318,15 @@ func (p *planner) addRules(c chainPlan) {
 			flags |= unix.NLM_F_APPEND
 		}
 		m := p.begin(unix.NFT_MSG_NEWRULE, flags, operation{action: Add, kind: RuleKind, name: c.want.Name, number: r.index + 1, comment: want.Comment})
-		m.str(unix.NFTA_RULE_TABLE, tableName)
-		m.str(unix.NFTA_RULE_CHAIN, c.want.Name)
+		m.CString(unix.NFTA_RULE_TABLE, tableName)
+		m.CString(unix.NFTA_RULE_CHAIN, c.want.Name)
 		if r.anchor != 0 {
-			m.u64(unix.NFTA_RULE_POSITION, r.anchor)
+			m.Uint64(unix.NFTA_RULE_POSITION, r.anchor)
 		}
-		m.bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.expressions)
+		m.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.expressions)
 		if want.Comment != "" {
-			m.bytes(unix.NFTA_RULE_USERDATA, ruleset.CommentData(want.Comment))
+			m.Bytes(unix.NFTA_RULE_USERDATA, ruleset.CommentData(want.Comment))
 		}
-		m.finish()
+		m.Finish()
 	}
 }

@@ -1,10 +1,9 @@
 package apply
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -18,7 +17,7 @@ type elementWriter struct {
 	op      operation
 	// message is that of the transaction at hand, and list where the open
 	// message's list of elements begins in it, -1 if none is open.
-	message *message
+	message *nlmsg.Message
 	list    int
 	end     []byte
 }
@@ -73,16 +72,16 @@ func (p *planner) addElements(c *elementChanges) {
 func (w *elementWriter) batch() *batch { return w.planner.batch }
 
 // room returns the message to append n bytes of elements to.
-func (w *elementWriter) room(n int) *message {
-	if w.list >= 0 && len(w.message.buf)-w.list+n > maxElements {
+func (w *elementWriter) room(n int) *nlmsg.Message {
+	if w.list >= 0 && len(w.message.Buf)-w.list+n > maxElements {
 		w.close()
 	}
 	if w.list < 0 {
 		w.message = w.planner.begin(w.typ, w.flags, w.op)
 		m := w.message
-		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
-		m.str(unix.NFTA_SET_ELEM_LIST_SET, w.op.name)
-		w.list = m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		m.CString(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		m.CString(unix.NFTA_SET_ELEM_LIST_SET, w.op.name)
+		w.list = m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	}
 	return w.message
 }
@@ -91,8 +90,8 @@ func (w *elementWriter) close() {
 	if w.list < 0 {
 		return
 	}
-	w.message.end(w.list)
-	w.message.finish()
+	w.message.End(w.list)
+	w.message.Finish()
 	w.list = -1
 }
 
@@ -111,55 +110,50 @@ func (w *elementWriter) element(first, last string, v verdict) {
 
 // elementSize is the most that an element of a set takes, in bytes.
 func elementSize(s *ruleset.Set, v verdict) int {
-	key := 3*attributeSize + align4(s.KeySize())
+	key := 3*nlmsg.AttributeSize + nlmsg.Align(s.KeySize())
 	n := key
 	if s.Interval {
-		n += key + attributeSize + 4
+		n += key + nlmsg.AttributeSize + 4
 	}
 	if s.Map {
-		n += 4*attributeSize + 4 + align4(len(v.chain)+1)
+		n += 4*nlmsg.AttributeSize + 4 + nlmsg.Align(len(v.chain)+1)
 	}
 	return n
 }
 
 // key appends one element of the kernel's.
-func (w *elementWriter) key(m *message, key string, v verdict, end bool) {
-	element := m.nest(unix.NFTA_LIST_ELEM)
-	nest := m.nest(unix.NFTA_SET_ELEM_KEY)
-	m.raw(unix.NFTA_DATA_VALUE, key)
-	m.end(nest)
+func (w *elementWriter) key(m *nlmsg.Message, key string, v verdict, end bool) {
+	element := m.Nest(unix.NFTA_LIST_ELEM)
+	appendValue(m, unix.NFTA_SET_ELEM_KEY, key)
 	if v.set {
-		data := m.nest(unix.NFTA_SET_ELEM_DATA)
-		inner := m.nest(unix.NFTA_DATA_VERDICT)
-		m.u32(unix.NFTA_VERDICT_CODE, uint32(v.code))
+		data := m.Nest(unix.NFTA_SET_ELEM_DATA)
+		inner := m.Nest(unix.NFTA_DATA_VERDICT)
+		m.Uint32(unix.NFTA_VERDICT_CODE, uint32(v.code))
 		if v.chain != "" {
-			m.str(unix.NFTA_VERDICT_CHAIN, v.chain)
+			m.CString(unix.NFTA_VERDICT_CHAIN, v.chain)
 		}
-		m.end(inner)
-		m.end(data)
+		m.End(inner)
+		m.End(data)
 	}
 	if end {
-		m.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		m.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	m.end(element)
+	m.End(element)
 }
 
 // elementKey returns the key of the element that begins at an attribute, for
 // error messages; "" if there is none.
 func elementKey(b []byte) string {
-	if len(b) < attributeSize {
+	element := nlmsg.Walk(b)
+	if !element.Next() {
 		return ""
 	}
-	length := int(binary.NativeEndian.Uint16(b))
-	if length < attributeSize || length > len(b) {
-		return ""
-	}
-	a := walk(b[attributeSize:length])
-	for a.next() {
-		if a.typ == unix.NFTA_SET_ELEM_KEY {
-			k := walk(a.data)
-			if k.next() {
-				return string(k.data)
+	a := nlmsg.Walk(element.Data)
+	for a.Next() {
+		if a.Type == unix.NFTA_SET_ELEM_KEY {
+			k := nlmsg.Walk(a.Data)
+			if k.Next() {
+				return string(k.Data)
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Foreign says, for each family, why conntrack must see every packet: other
@@ -57,7 +59,7 @@ func (r *reader) foreignTable(t *foreignTable) error {
 		return fmt.Errorf("sets: %w", err)
 	}
 	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETFLOWTABLE, t.family,
-		func(m *message) { m.str(flowtableTable, t.name) },
+		func(m *nlmsg.Message) { m.CString(flowtableTable, t.name) },
 		func(_ uint8, b []byte) error { return t.addFlowtable(b) })
 	if err != nil {
 		return fmt.Errorf("flowtables: %w", err)
@@ -68,7 +70,7 @@ func (r *reader) foreignTable(t *foreignTable) error {
 
 func (r *reader) foreignRules(t *foreignTable) error {
 	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, t.family,
-		func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.name) },
+		func(m *nlmsg.Message) { m.CString(unix.NFTA_RULE_TABLE, t.name) },
 		func(family uint8, b []byte) error {
 			if family != t.family {
 				return nil
@@ -101,7 +103,7 @@ func (r *reader) foreignSets(t *foreignTable) error {
 	}
 	var wanted []string
 	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSET, t.family,
-		func(m *message) { m.str(unix.NFTA_SET_TABLE, t.name) },
+		func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, t.name) },
 		func(_ uint8, b []byte) error {
 			s, err := decodeSet(b)
 			if err == nil && t.defineSet(s) {
@@ -114,9 +116,9 @@ func (r *reader) foreignSets(t *foreignTable) error {
 	}
 	for _, name := range wanted {
 		err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSETELEM, t.family,
-			func(m *message) {
-				m.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
-				m.str(unix.NFTA_SET_ELEM_LIST_SET, name)
+			func(m *nlmsg.Message) {
+				m.CString(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+				m.CString(unix.NFTA_SET_ELEM_LIST_SET, name)
 			},
 			func(_ uint8, b []byte) error { return t.sets[name].addElements(b) })
 		if err != nil {
@@ -140,25 +142,25 @@ const (
 
 // foreignNeeds reads one dumped rule.
 func foreignNeeds(b []byte) (chain, needs string, err error) {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_RULE_CHAIN:
-			chain = a.str()
+			chain = a.CString()
 		case unix.NFTA_RULE_EXPRESSIONS:
-			list := walk(a.data)
-			for list.next() && needs == needsNothing {
-				needs, err = expressionNeeds(list.data)
+			list := nlmsg.Walk(a.Data)
+			for list.Next() && needs == needsNothing {
+				needs, err = expressionNeeds(list.Data)
 				if err != nil {
 					return chain, needs, err
 				}
 			}
-			if list.err != nil {
-				return chain, needs, list.err
+			if list.Err != nil {
+				return chain, needs, list.Err
 			}
 		}
 	}
-	return chain, needs, a.err
+	return chain, needs, a.Err
 }
 
 func expressionNeeds(b []byte) (string, error) {
@@ -190,22 +192,22 @@ func expressionNeeds(b []byte) (string, error) {
 func conntrackNeeds(b []byte) (string, error) {
 	var key uint32
 	reads := false
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_CT_KEY:
-			key = a.u32()
+			key = a.Uint32()
 		case unix.NFTA_CT_DREG:
 			reads = true
 		}
 	}
 	switch {
 	case reads:
-		return judges, a.err
+		return judges, a.Err
 	case key == unix.NFT_CT_MARK, key == unix.NFT_CT_LABELS, key == unix.NFT_CT_SECMARK:
-		return marksFlows, a.err
+		return marksFlows, a.Err
 	}
-	return needsNothing, a.err
+	return needsNothing, a.Err
 }
 
 // extensions are the matches and targets of iptables that need conntrack.
@@ -221,14 +223,14 @@ var extensions = map[string]string{
 // extensionNeeds reads a "match" or "target" expression, which iptables-nft
 // makes of extensions that nf_tables has no words for.
 func extensionNeeds(b []byte) (string, error) {
-	a := walk(b)
-	for a.next() {
+	a := nlmsg.Walk(b)
+	for a.Next() {
 		// NFTA_MATCH_NAME and NFTA_TARGET_NAME have the same number.
-		if a.typ == unix.NFTA_MATCH_NAME {
-			return extensions[a.str()], a.err
+		if a.Type == unix.NFTA_MATCH_NAME {
+			return extensions[a.CString()], a.Err
 		}
 	}
-	return needsNothing, a.err
+	return needsNothing, a.Err
 }
 
 // addLegacy adds the tables of the iptables before nf_tables. Which rules they

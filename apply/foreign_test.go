@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 func TestForeignTablesThatNeedConntrack(t *testing.T) {
@@ -63,18 +65,18 @@ func TestForeignTablesThatNeedConntrack(t *testing.T) {
 func TestExtensionsOfIptables(t *testing.T) {
 	t.Parallel()
 	rule := func(expression, name string) []byte {
-		var m message
-		m.str(unix.NFTA_RULE_CHAIN, "INPUT")
-		list := m.nest(unix.NFTA_RULE_EXPRESSIONS)
-		elem := m.nest(unix.NFTA_LIST_ELEM)
-		m.str(unix.NFTA_EXPR_NAME, expression)
-		data := m.nest(unix.NFTA_EXPR_DATA)
-		m.str(unix.NFTA_MATCH_NAME, name)
-		m.u32(unix.NFTA_MATCH_REV, 3)
-		m.end(data)
-		m.end(elem)
-		m.end(list)
-		return m.buf
+		var m nlmsg.Message
+		m.CString(unix.NFTA_RULE_CHAIN, "INPUT")
+		list := m.Nest(unix.NFTA_RULE_EXPRESSIONS)
+		elem := m.Nest(unix.NFTA_LIST_ELEM)
+		m.CString(unix.NFTA_EXPR_NAME, expression)
+		data := m.Nest(unix.NFTA_EXPR_DATA)
+		m.CString(unix.NFTA_MATCH_NAME, name)
+		m.Uint32(unix.NFTA_MATCH_REV, 3)
+		m.End(data)
+		m.End(elem)
+		m.End(list)
+		return m.Buf
 	}
 	for _, test := range []struct{ expression, name, want string }{
 		{"match", "conntrack", judges}, {"match", "state", judges}, {"match", "comment", ""}, {"match", "tcp", ""},

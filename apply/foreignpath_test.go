@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/xt"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // obstaclesText writes obstacles down in short: a line for each table, its
@@ -406,13 +408,13 @@ func fakeTable(t *testing.T, devices []string, rules [][]expr.Any) *foreignTable
 		switch m.Header.Type & 0xff {
 		case unix.NFT_MSG_NEWCHAIN:
 			var c *Chain
-			if _, c, err = decodeChain(m.Data[nfgenmsgSize:]); err == nil {
-				err = table.addChain(c, m.Data[nfgenmsgSize:])
+			if _, c, err = decodeChain(m.Data[nlmsg.NetfilterSize:]); err == nil {
+				err = table.addChain(c, m.Data[nlmsg.NetfilterSize:])
 			}
 		case unix.NFT_MSG_NEWRULE:
-			err = table.addRule(m.Data[nfgenmsgSize:])
+			err = table.addRule(m.Data[nlmsg.NetfilterSize:])
 		case unix.NFT_MSG_NEWFLOWTABLE:
-			err = table.addFlowtable(m.Data[nfgenmsgSize:])
+			err = table.addFlowtable(m.Data[nlmsg.NetfilterSize:])
 		}
 		if err != nil {
 			t.Fatal(err)

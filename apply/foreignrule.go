@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // foreignRuleReader reads the expressions of one rule in their order. What is
@@ -43,13 +45,13 @@ func (r *foreignRuleReader) expression(name string, data []byte) error {
 		r.rule.effects = append(r.rule.effects, effect{kind: drops})
 	case "flow_offload":
 		const flowTableName = 1
-		a := walk(data)
-		for a.next() {
-			if a.typ == flowTableName {
-				r.rule.effects = append(r.rule.effects, effect{kind: offloadsFlow, target: a.str()})
+		a := nlmsg.Walk(data)
+		for a.Next() {
+			if a.Type == flowTableName {
+				r.rule.effects = append(r.rule.effects, effect{kind: offloadsFlow, target: a.CString()})
 			}
 		}
-		return a.err
+		return a.Err
 	case "match":
 		return r.extensionMatch(data)
 	case "target":
@@ -67,17 +69,17 @@ func (r *foreignRuleReader) load(name string, data []byte) error {
 	const dreg, key = 1, 2
 	var loads bool
 	var k uint32
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case dreg:
-			loads, r.register = true, normalRegister(a.u32())
+			loads, r.register = true, normalRegister(a.Uint32())
 		case key:
-			k = a.u32()
+			k = a.Uint32()
 		}
 	}
 	switch {
-	case a.err != nil || !loads:
+	case a.Err != nil || !loads:
 		// To set something matches every packet.
 	case name == "ct" && k == unix.NFT_CT_STATE:
 		r.loaded = loadedState
@@ -94,7 +96,7 @@ func (r *foreignRuleReader) load(name string, data []byte) error {
 	default:
 		r.rule.more = true
 	}
-	return a.err
+	return a.Err
 }
 
 // mask reads a bitwise expression: "ct state invalid" is a mask of one bit.
@@ -102,15 +104,15 @@ func (r *foreignRuleReader) mask(before loadedKey, register uint32, data []byte)
 	var source, dest uint32
 	var mask string
 	var err error
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_BITWISE_SREG:
-			source = normalRegister(a.u32())
+			source = normalRegister(a.Uint32())
 		case unix.NFTA_BITWISE_DREG:
-			dest = normalRegister(a.u32())
+			dest = normalRegister(a.Uint32())
 		case unix.NFTA_BITWISE_MASK:
-			if mask, err = dataValue(a.data); err != nil {
+			if mask, err = dataValue(a.Data); err != nil {
 				return err
 			}
 		}
@@ -120,7 +122,7 @@ func (r *foreignRuleReader) mask(before loadedKey, register uint32, data []byte)
 	} else {
 		r.rule.more = true
 	}
-	return a.err
+	return a.Err
 }
 
 // stateInvalid is the bit of ct state for packets that belong to no flow and
@@ -131,15 +133,15 @@ func (r *foreignRuleReader) compare(before loadedKey, register uint32, data []by
 	var source, op uint32
 	var value string
 	var err error
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_CMP_SREG:
-			source = normalRegister(a.u32())
+			source = normalRegister(a.Uint32())
 		case unix.NFTA_CMP_OP:
-			op = a.u32()
+			op = a.Uint32()
 		case unix.NFTA_CMP_DATA:
-			if value, err = dataValue(a.data); err != nil {
+			if value, err = dataValue(a.Data); err != nil {
 				return err
 			}
 		}
@@ -156,24 +158,24 @@ func (r *foreignRuleReader) compare(before loadedKey, register uint32, data []by
 	default:
 		r.rule.more = true
 	}
-	return a.err
+	return a.Err
 }
 
 func (r *foreignRuleReader) lookup(before loadedKey, register uint32, data []byte) error {
 	var set string
 	var source, dest, flags uint32
 	isMap := false
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_LOOKUP_SET:
-			set = a.str()
+			set = a.CString()
 		case unix.NFTA_LOOKUP_SREG:
-			source = normalRegister(a.u32())
+			source = normalRegister(a.Uint32())
 		case unix.NFTA_LOOKUP_DREG:
-			isMap, dest = true, a.u32()
+			isMap, dest = true, a.Uint32()
 		case unix.NFTA_LOOKUP_FLAGS:
-			flags = a.u32()
+			flags = a.Uint32()
 		}
 	}
 	if source != register {
@@ -187,7 +189,7 @@ func (r *foreignRuleReader) lookup(before loadedKey, register uint32, data []byt
 	default:
 		r.rule.more = true
 	}
-	return a.err
+	return a.Err
 }
 
 func (r *foreignRuleReader) immediate(data []byte) error {
@@ -195,13 +197,13 @@ func (r *foreignRuleReader) immediate(data []byte) error {
 	var e effect
 	var ok bool
 	var err error
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_IMMEDIATE_DREG:
-			isVerdict = a.u32() == unix.NFT_REG_VERDICT
+			isVerdict = a.Uint32() == unix.NFT_REG_VERDICT
 		case unix.NFTA_IMMEDIATE_DATA:
-			if e, ok, err = decodeForeignVerdict(a.data); err != nil {
+			if e, ok, err = decodeForeignVerdict(a.Data); err != nil {
 				return err
 			}
 		}
@@ -209,7 +211,7 @@ func (r *foreignRuleReader) immediate(data []byte) error {
 	if isVerdict && ok {
 		r.rule.effects = append(r.rule.effects, e)
 	}
-	return a.err
+	return a.Err
 }
 
 // extensionMatch reads a match of iptables. All but the one for invalid
@@ -228,15 +230,15 @@ func (r *foreignRuleReader) extensionMatch(data []byte) error {
 	var name string
 	var revision uint32
 	var info []byte
-	a := walk(data)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_MATCH_NAME:
-			name = a.str()
+			name = a.CString()
 		case unix.NFTA_MATCH_REV:
-			revision = a.u32()
+			revision = a.Uint32()
 		case unix.NFTA_MATCH_INFO:
-			info = a.data
+			info = a.Data
 		}
 	}
 	u16 := func(at int) uint16 { return binary.NativeEndian.Uint16(info[at:]) }
@@ -246,19 +248,19 @@ func (r *foreignRuleReader) extensionMatch(data []byte) error {
 	} else {
 		r.rule.more = true
 	}
-	return a.err
+	return a.Err
 }
 
 // extensionTarget reads a target of iptables. Verdicts are none; those that
 // end a packet's way by letting it through are left out, as nat is.
 func (r *foreignRuleReader) extensionTarget(data []byte) error {
-	a := walk(data)
-	for a.next() {
-		if a.typ == unix.NFTA_TARGET_NAME && a.str() == "REJECT" {
+	a := nlmsg.Walk(data)
+	for a.Next() {
+		if a.Type == unix.NFTA_TARGET_NAME && a.CString() == "REJECT" {
 			r.rule.effects = append(r.rule.effects, effect{kind: drops})
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 // normalRegister gives the registers of 16 bytes, 1 to 4, the numbers of the

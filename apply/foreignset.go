@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // foreignSet is a set of interfaces or a map of verdicts.
@@ -43,14 +45,14 @@ func (t *foreignTable) defineSet(s *Set) bool {
 
 // addElements reads one message of a set's elements.
 func (s *foreignSet) addElements(b []byte) error {
-	a := walk(b)
-	for a.next() {
-		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		list := walk(a.data)
-		for list.next() {
-			e, isEnd, err := decodeForeignElement(list.data)
+		list := nlmsg.Walk(a.Data)
+		for list.Next() {
+			e, isEnd, err := decodeForeignElement(list.Data)
 			if err != nil {
 				return err
 			}
@@ -65,23 +67,23 @@ func (s *foreignSet) addElements(b []byte) error {
 				s.elements = append(s.elements, e)
 			}
 		}
-		if list.err != nil {
-			return list.err
+		if list.Err != nil {
+			return list.Err
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func decodeForeignElement(b []byte) (e foreignElement, isEnd bool, err error) {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.key, err = dataValue(a.data)
+			e.key, err = dataValue(a.Data)
 		case unix.NFTA_SET_ELEM_DATA:
-			e.verdict, _, err = decodeForeignVerdict(a.data)
+			e.verdict, _, err = decodeForeignVerdict(a.Data)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			flags := a.u32()
+			flags := a.Uint32()
 			isEnd = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
 			e.catchAll = flags&elementCatchAll != 0
 		}
@@ -89,18 +91,18 @@ func decodeForeignElement(b []byte) (e foreignElement, isEnd bool, err error) {
 			return e, isEnd, err
 		}
 	}
-	return e, isEnd, a.err
+	return e, isEnd, a.Err
 }
 
 // dataValue returns the bytes of a data attribute that is no verdict.
 func dataValue(b []byte) (string, error) {
-	a := walk(b)
-	for a.next() {
-		if a.typ == unix.NFTA_DATA_VALUE {
-			return string(a.data), nil
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type == unix.NFTA_DATA_VALUE {
+			return string(a.Data), nil
 		}
 	}
-	return "", a.err
+	return "", a.Err
 }
 
 // decodeForeignVerdict reads a data attribute. It is not ok for what neither
@@ -108,16 +110,16 @@ func dataValue(b []byte) (string, error) {
 // nobody here knows what it does.
 func decodeForeignVerdict(b []byte) (e effect, ok bool, err error) {
 	const queue = 3
-	a := walk(b)
-	for a.next() {
-		if a.typ != unix.NFTA_DATA_VERDICT {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type != unix.NFTA_DATA_VERDICT {
 			continue
 		}
-		v := walk(a.data)
-		for v.next() {
-			switch v.typ {
+		v := nlmsg.Walk(a.Data)
+		for v.Next() {
+			switch v.Type {
 			case unix.NFTA_VERDICT_CODE:
-				switch code := int32(v.u32()); {
+				switch code := int32(v.Uint32()); {
 				case code == unix.NFT_JUMP:
 					e.kind, ok = jumps, true
 				case code == unix.NFT_GOTO:
@@ -131,14 +133,14 @@ func decodeForeignVerdict(b []byte) (e effect, ok bool, err error) {
 					e.kind, ok = accepts, true
 				}
 			case unix.NFTA_VERDICT_CHAIN:
-				e.target = v.str()
+				e.target = v.CString()
 			}
 		}
-		if v.err != nil {
-			return e, false, v.err
+		if v.Err != nil {
+			return e, false, v.Err
 		}
 	}
-	return e, ok, a.err
+	return e, ok, a.Err
 }
 
 // keyOfIndex is how an element of a set of interfaces by number is written.

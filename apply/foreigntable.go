@@ -1,10 +1,13 @@
 package apply
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // foreignTable is a table of somebody else: what decides whether a packet that
@@ -116,9 +119,9 @@ func newInterfaceValue(key loadedKey, b []byte) interfaceValue {
 		if len(b) != 4 {
 			return interfaceValue{isIndex: true}
 		}
-		return interfaceValue{index: nativeU32(b), isIndex: true}
+		return interfaceValue{index: binary.NativeEndian.Uint32(b), isIndex: true}
 	}
-	name := cutNUL(b)
+	name := nlmsg.CutNUL(b)
 	return interfaceValue{name: string(name), prefix: len(name) == len(b)}
 }
 
@@ -154,16 +157,16 @@ func (t *foreignTable) doesNAT(chain string) bool {
 func (t *foreignTable) addChain(c *Chain, b []byte) error {
 	f := &foreignChain{name: c.Name, base: c.Base}
 	t.chains[c.Name] = f
-	a := walk(b)
-	for a.next() {
-		if a.typ == unix.NFTA_CHAIN_HOOK {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type == unix.NFTA_CHAIN_HOOK {
 			var err error
-			if f.devices, err = hookDevices(a.data, hookDevs, hookDev); err != nil {
+			if f.devices, err = hookDevices(a.Data, hookDevs, hookDev); err != nil {
 				return err
 			}
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 // hookDevices reads the devices of a hook. Its list of devices has the number
@@ -176,43 +179,43 @@ func hookDevices(hook []byte, list, one uint16) ([]string, error) {
 			devices = append(devices, name)
 		}
 	}
-	a := walk(hook)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(hook)
+	for a.Next() {
+		switch a.Type {
 		case one:
-			add(a.str())
+			add(a.CString())
 		case list:
-			d := walk(a.data)
-			for d.next() {
-				name := d.str()
-				if d.typ == devicePrefix {
+			d := nlmsg.Walk(a.Data)
+			for d.Next() {
+				name := d.CString()
+				if d.Type == devicePrefix {
 					name += "*"
 				}
 				add(name)
 			}
-			if d.err != nil {
-				return nil, d.err
+			if d.Err != nil {
+				return nil, d.Err
 			}
 		}
 	}
 	slices.Sort(devices)
-	return devices, a.err
+	return devices, a.Err
 }
 
 // addRule reads one dumped rule and keeps what matters of it.
 func (t *foreignTable) addRule(b []byte) error {
 	chain, expressions := "", []byte(nil)
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_RULE_CHAIN:
-			chain = a.str()
+			chain = a.CString()
 		case unix.NFTA_RULE_EXPRESSIONS:
-			expressions = a.data
+			expressions = a.Data
 		}
 	}
-	if a.err != nil {
-		return a.err
+	if a.Err != nil {
+		return a.Err
 	}
 	c := t.chains[chain]
 	if c == nil {
@@ -220,9 +223,9 @@ func (t *foreignTable) addRule(b []byte) error {
 		return errInterrupted
 	}
 	var reader foreignRuleReader
-	list := walk(expressions)
-	for list.next() {
-		name, data, err := splitExpression(list.data)
+	list := nlmsg.Walk(expressions)
+	for list.Next() {
+		name, data, err := splitExpression(list.Data)
 		if err != nil {
 			return err
 		}
@@ -230,8 +233,8 @@ func (t *foreignTable) addRule(b []byte) error {
 			return fmt.Errorf("expression %s: %w", name, err)
 		}
 	}
-	if list.err != nil || len(reader.rule.effects) == 0 || reader.invalid {
-		return list.err
+	if list.Err != nil || len(reader.rule.effects) == 0 || reader.invalid {
+		return list.Err
 	}
 	c.rules = append(c.rules, reader.rule)
 	for _, m := range reader.rule.where {
@@ -249,18 +252,18 @@ func (t *foreignTable) addRule(b []byte) error {
 func (t *foreignTable) addFlowtable(b []byte) error {
 	const flowtableHook, flowtableHookDevs = 3, 3
 	var f foreignFlowtable
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case flowtableName:
-			f.name = a.str()
+			f.name = a.CString()
 		case flowtableHook:
 			var err error
-			if f.devices, err = hookDevices(a.data, flowtableHookDevs, 0); err != nil {
+			if f.devices, err = hookDevices(a.Data, flowtableHookDevs, 0); err != nil {
 				return err
 			}
 		}
 	}
 	t.flowtables = append(t.flowtables, f)
-	return a.err
+	return a.Err
 }

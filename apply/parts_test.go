@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -267,7 +268,7 @@ func TestFailureAtEveryStepOfEveryTransaction(t *testing.T) {
 				}
 				o := d.batches[of].operations[at]
 				spoilt := spoil(d, of)
-				name := spoilt.batches[of].message.buf[o.start+headerSize+nfgenmsgSize+attributeSize:]
+				name := spoilt.batches[of].message.Buf[o.start+nlmsg.HeaderSize+nlmsg.NetfilterSize+nlmsg.AttributeSize:]
 				errno := unix.ENOENT
 				if o.kind == TableKind {
 					// Any name can be added, and the rest does not find it.

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // elementReader collects the elements of one set from dump messages.
@@ -43,22 +45,22 @@ func newElementReader(s *Set) *elementReader {
 // their number.
 func eachElement(b []byte, f func(element []byte) error) (int, error) {
 	n := 0
-	for a := walk(b); ; {
-		if !a.next() {
-			return n, a.err
+	for a := nlmsg.Walk(b); ; {
+		if !a.Next() {
+			return n, a.Err
 		}
-		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+		if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		list := walk(a.data)
-		for list.next() {
-			if err := f(list.data); err != nil {
+		list := nlmsg.Walk(a.Data)
+		for list.Next() {
+			if err := f(list.Data); err != nil {
 				return n, err
 			}
 			n++
 		}
-		if list.err != nil {
-			return n, list.err
+		if list.Err != nil {
+			return n, list.Err
 		}
 	}
 }
@@ -67,23 +69,23 @@ func (r *elementReader) element(b []byte) error {
 	var key []byte
 	var flags uint32
 	v := verdict{}
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_SET_ELEM_KEY:
-			k := walk(a.data)
-			if k.next() && k.typ == unix.NFTA_DATA_VALUE {
-				key = k.data
+			k := nlmsg.Walk(a.Data)
+			if k.Next() && k.Type == unix.NFTA_DATA_VALUE {
+				key = k.Data
 			}
 		case unix.NFTA_SET_ELEM_FLAGS:
-			flags = a.u32()
+			flags = a.Uint32()
 		case unix.NFTA_SET_ELEM_DATA:
-			if err := r.data(&v, a.data); err != nil {
+			if err := r.data(&v, a.Data); err != nil {
 				return err
 			}
 		case unix.NFTA_SET_ELEM_USERDATA:
 			// nft marks half-open ranges here, and keeps comments.
-			if _, comment := userDataFields(a.data)[0]; comment {
+			if _, comment := userDataFields(a.Data)[0]; comment {
 				v.foreign = true
 			}
 		case unix.NFTA_SET_ELEM_TIMEOUT, unix.NFTA_SET_ELEM_EXPIRATION, unix.NFTA_SET_ELEM_EXPR,
@@ -91,8 +93,8 @@ func (r *elementReader) element(b []byte) error {
 			v.foreign = true
 		}
 	}
-	if a.err != nil {
-		return a.err
+	if a.Err != nil {
+		return a.Err
 	}
 	if flags&elementCatchAll != 0 {
 		r.catchAll = int(r.intern(v))
@@ -116,30 +118,30 @@ func (r *elementReader) element(b []byte) error {
 
 // data reads the value of a map's element.
 func (r *elementReader) data(v *verdict, b []byte) error {
-	a := walk(b)
-	for a.next() {
-		if a.typ != unix.NFTA_DATA_VERDICT {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type != unix.NFTA_DATA_VERDICT {
 			v.foreign = true
 			continue
 		}
 		v.set = true
-		d := walk(a.data)
-		for d.next() {
-			switch d.typ {
+		d := nlmsg.Walk(a.Data)
+		for d.Next() {
+			switch d.Type {
 			case unix.NFTA_VERDICT_CODE:
-				v.code = int32(d.u32())
+				v.code = int32(d.Uint32())
 			case unix.NFTA_VERDICT_CHAIN:
-				if name := cutNUL(d.data); string(name) != r.chain {
+				if name := nlmsg.CutNUL(d.Data); string(name) != r.chain {
 					r.chain = string(name)
 				}
 				v.chain = r.chain
 			}
 		}
-		if d.err != nil {
-			return d.err
+		if d.Err != nil {
+			return d.Err
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func (r *elementReader) intern(v verdict) uint32 {

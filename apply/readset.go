@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // elements reads the contents of a set. Those of dynamic sets belong to the
@@ -71,9 +73,9 @@ func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int)
 // those that a message held.
 func (c *conn) elements(ctx context.Context, table, set string, report func(n int), f func(element []byte) error) error {
 	return c.dump(ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
-		func(m *message) {
-			m.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-			m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+		func(m *nlmsg.Message) {
+			m.CString(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+			m.CString(unix.NFTA_SET_ELEM_LIST_SET, set)
 		},
 		func(_ uint8, b []byte) error {
 			n, err := eachElement(b, f)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -38,26 +39,26 @@ func newTimedReader(s *Set) *timedReader {
 func (r *timedReader) element(b []byte) error {
 	var e ruleset.TimedElement
 	var flags uint32
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.First = decodeValue(a.data)
+			e.First = decodeValue(a.Data)
 		case elementKeyEnd:
-			e.Last = decodeValue(a.data)
+			e.Last = decodeValue(a.Data)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			flags = a.u32()
+			flags = a.Uint32()
 		case unix.NFTA_SET_ELEM_TIMEOUT:
-			e.Timeout = milliseconds(a.u64())
+			e.Timeout = milliseconds(a.Uint64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
-			e.Expires = milliseconds(a.u64())
+			e.Expires = milliseconds(a.Uint64())
 		case unix.NFTA_SET_ELEM_USERDATA:
-			e.Comment = decodeUserData(a.data)[0]
+			e.Comment = decodeUserData(a.Data)[0]
 		}
 	}
 	switch {
-	case a.err != nil:
-		return a.err
+	case a.Err != nil:
+		return a.Err
 	case flags&elementCatchAll != 0:
 		r.catchAll = true
 		return nil
@@ -80,9 +81,9 @@ func milliseconds(n uint64) time.Duration {
 
 // decodeValue returns the raw bytes of a nested nft_data.
 func decodeValue(b []byte) string {
-	for a := walk(b); a.next(); {
-		if a.typ == unix.NFTA_DATA_VALUE {
-			return string(a.data)
+	for a := nlmsg.Walk(b); a.Next(); {
+		if a.Type == unix.NFTA_DATA_VALUE {
+			return string(a.Data)
 		}
 	}
 	return ""

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Snapshot is what nf_tables held at one moment.
@@ -211,7 +213,7 @@ func (r *reader) tables() (own *Table, others []*foreignTable, err error) {
 
 func (r *reader) sets(t *Table) error {
 	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET,
-		func(m *message) { m.str(unix.NFTA_SET_TABLE, t.Name) },
+		func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, t.Name) },
 		func(_ uint8, b []byte) error {
 			s, err := decodeSet(b)
 			if err == nil && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
@@ -229,7 +231,7 @@ func (r *reader) rules(t *Table) error {
 		chains[c.Name] = c
 	}
 	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, unix.NFPROTO_INET,
-		func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.Name) },
+		func(m *nlmsg.Message) { m.CString(unix.NFTA_RULE_TABLE, t.Name) },
 		func(_ uint8, b []byte) error {
 			name, rule, err := decodeRule(b)
 			if err != nil {
@@ -262,7 +264,7 @@ func (c *conn) objects(ctx context.Context, table string, each func(Other)) erro
 		{unix.NFT_MSG_GETFLOWTABLE, flowtableTable, true},
 	} {
 		err := c.dump(ctx, kind.get, unix.NFPROTO_INET,
-			func(m *message) { m.str(kind.table, table) },
+			func(m *nlmsg.Message) { m.CString(kind.table, table) },
 			func(_ uint8, b []byte) error {
 				o, err := decodeOther(b, kind.isFlowtable)
 				if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -41,7 +42,7 @@ func TestFailureAtEveryStep(t *testing.T) {
 		kinds[o.action.String()+" "+o.kind.String()] = true
 		spoilt := spoil(d, 0)
 		// The first attribute of every message is the name of the table.
-		name := spoilt.batches[0].message.buf[o.start+headerSize+nfgenmsgSize+attributeSize:]
+		name := spoilt.batches[0].message.Buf[o.start+nlmsg.HeaderSize+nlmsg.NetfilterSize+nlmsg.AttributeSize:]
 		if string(name[:3]) != tableName {
 			t.Fatalf("%s: no table name in %q", o, name[:8])
 		}
@@ -74,7 +75,7 @@ func spoil(d *Delta, transaction int) *Delta {
 	spoilt := *d
 	spoilt.batches = slices.Clone(d.batches)
 	b := *d.batches[transaction]
-	b.message.buf = bytes.Clone(b.message.buf)
+	b.message.Buf = bytes.Clone(b.message.Buf)
 	spoilt.batches[transaction] = &b
 	return &spoilt
 }
@@ -146,9 +147,9 @@ func TestTableOfAnotherProcessIsLeftAlone(t *testing.T) {
 	b := &batch{}
 	b.open(l.snapshot().Generation)
 	m := b.begin(unix.NFT_MSG_NEWTABLE, create, operation{})
-	m.str(unix.NFTA_TABLE_NAME, tableName)
-	m.u32(unix.NFTA_TABLE_FLAGS, tableOwned)
-	m.finish()
+	m.CString(unix.NFTA_TABLE_NAME, tableName)
+	m.Uint32(unix.NFTA_TABLE_FLAGS, tableOwned)
+	m.Finish()
 	b.close()
 	if err := other.send(context.Background(), b); err != nil {
 		t.Fatal(err)

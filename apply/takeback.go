@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Attempts to take out what was prepared, while somebody else takes parts of it
@@ -46,7 +48,7 @@ type names struct {
 // names reads what there is in the table, without what it holds.
 func (c *conn) names(ctx context.Context) (names, error) {
 	n := names{chains: map[string]bool{}, sets: map[string]bool{}, timeouts: map[string]bool{}}
-	own := func(m *message) { m.str(unix.NFTA_SET_TABLE, tableName) }
+	own := func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, tableName) }
 	err := c.dump(ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, nil, func(_ uint8, b []byte) error {
 		t, err := decodeTable(b)
 		n.table = n.table || err == nil && t.Name == tableName

@@ -326,7 +326,7 @@ func TestKernelThatCannotDestroy(t *testing.T) {
 					destroyed := 0
 					for _, o := range d.batches[0].operations {
 						if o.destroys {
-							d.batches[0].message.buf[o.start+4] = 99
+							d.batches[0].message.Buf[o.start+4] = 99
 							destroyed++
 						}
 					}

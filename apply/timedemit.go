@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -71,57 +72,57 @@ func (b *batch) touch() {
 		action     Action
 	}{{unix.NFT_MSG_NEWCHAIN, create, Add}, {unix.NFT_MSG_DELCHAIN, 0, Remove}} {
 		m := b.begin(o.typ, o.flags, operation{action: o.action, kind: ChainKind, name: touched})
-		m.str(unix.NFTA_CHAIN_TABLE, tableName)
-		m.str(unix.NFTA_CHAIN_NAME, touched)
-		m.finish()
+		m.CString(unix.NFTA_CHAIN_TABLE, tableName)
+		m.CString(unix.NFTA_CHAIN_NAME, touched)
+		m.Finish()
 	}
 }
 
 // catchAll appends the element "*".
 func (w *elementWriter) catchAll() {
-	m := w.room(2*attributeSize + 4)
-	element := m.nest(unix.NFTA_LIST_ELEM)
-	m.u32(unix.NFTA_SET_ELEM_FLAGS, elementCatchAll)
-	m.end(element)
+	m := w.room(2*nlmsg.AttributeSize + 4)
+	element := m.Nest(unix.NFTA_LIST_ELEM)
+	m.Uint32(unix.NFTA_SET_ELEM_FLAGS, elementCatchAll)
+	m.End(element)
 }
 
 // timed appends an element of a timed set.
 func (w *elementWriter) timed(e *ruleset.TimedElement, part timedPart) {
 	m := w.room(timedSize(w.op.set, e))
-	element := m.nest(unix.NFTA_LIST_ELEM)
-	m.value(unix.NFTA_SET_ELEM_KEY, e.First)
+	element := m.Nest(unix.NFTA_LIST_ELEM)
+	appendValue(m, unix.NFTA_SET_ELEM_KEY, e.First)
 	if w.op.set.Interval {
-		m.value(elementKeyEnd, e.Last)
+		appendValue(m, elementKeyEnd, e.Last)
 	}
 	if part == whole {
-		m.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.Timeout/time.Millisecond))
+		m.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.Timeout/time.Millisecond))
 		if e.Expires != 0 {
-			w.batch().expirations = append(w.batch().expirations, len(m.buf)+attributeSize)
-			m.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(e.Expires/time.Millisecond))
+			w.batch().expirations = append(w.batch().expirations, len(m.Buf)+nlmsg.AttributeSize)
+			m.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(e.Expires/time.Millisecond))
 		}
 		if e.Comment != "" {
-			m.bytes(unix.NFTA_SET_ELEM_USERDATA, ruleset.CommentData(e.Comment))
+			m.Bytes(unix.NFTA_SET_ELEM_USERDATA, ruleset.CommentData(e.Comment))
 		}
 	}
-	m.end(element)
+	m.End(element)
 }
 
-// value appends an nft_data of raw bytes.
-func (m *message) value(typ uint16, s string) {
-	nest := m.nest(typ)
-	m.raw(unix.NFTA_DATA_VALUE, s)
-	m.end(nest)
+// appendValue appends an nft_data of raw bytes.
+func appendValue(m *nlmsg.Message, typ uint16, s string) {
+	nest := m.Nest(typ)
+	m.RawString(unix.NFTA_DATA_VALUE, s)
+	m.End(nest)
 }
 
 // timedSize is the most that a timed element takes, in bytes.
 func timedSize(s *ruleset.Set, e *ruleset.TimedElement) int {
-	key := 2*attributeSize + align4(s.KeySize())
-	n := attributeSize + key + 2*(attributeSize+8)
+	key := 2*nlmsg.AttributeSize + nlmsg.Align(s.KeySize())
+	n := nlmsg.AttributeSize + key + 2*(nlmsg.AttributeSize+8)
 	if s.Interval {
 		n += key
 	}
 	if e.Comment != "" {
-		n += attributeSize + align4(len(e.Comment)+3)
+		n += nlmsg.AttributeSize + nlmsg.Align(len(e.Comment)+3)
 	}
 	return n
 }

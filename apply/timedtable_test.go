@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -116,7 +117,7 @@ func TestFailureAtEveryStepOfTimedChanges(t *testing.T) {
 	for i, o := range d.batches[0].operations {
 		kinds[o.action.String()+" "+o.kind.String()] = true
 		spoilt := spoil(d, 0)
-		spoilt.batches[0].message.buf[o.start+headerSize+nfgenmsgSize+attributeSize] = 'x'
+		spoilt.batches[0].message.Buf[o.start+nlmsg.HeaderSize+nlmsg.NetfilterSize+nlmsg.AttributeSize] = 'x'
 		err := l.kernel.Commit(context.Background(), spoilt)
 		var refused *RefusedError
 		if o.destroys && err == nil {

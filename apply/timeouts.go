@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 	"sgc/internal/ruleset"
 )
 
@@ -40,24 +41,24 @@ type timeout struct {
 // decodeTimeout reads the value of NFTA_OBJ_DATA.
 func decodeTimeout(b string) (timeout, error) {
 	t := timeout{states: map[uint16]uint32{}}
-	a := walk([]byte(b))
-	for a.next() {
+	a := nlmsg.Walk([]byte(b))
+	for a.Next() {
 		switch {
-		case a.typ == timeoutFamily && len(a.data) == 2:
-			t.family = binary.BigEndian.Uint16(a.data)
-		case a.typ == timeoutProtocol && len(a.data) == 1:
-			t.protocol = a.data[0]
-		case a.typ == timeoutStates:
-			s := walk(a.data)
-			for s.next() {
-				t.states[s.typ] = s.u32()
+		case a.Type == timeoutFamily && len(a.Data) == 2:
+			t.family = binary.BigEndian.Uint16(a.Data)
+		case a.Type == timeoutProtocol && len(a.Data) == 1:
+			t.protocol = a.Data[0]
+		case a.Type == timeoutStates:
+			s := nlmsg.Walk(a.Data)
+			for s.Next() {
+				t.states[s.Type] = s.Uint32()
 			}
-			if s.err != nil {
-				return t, s.err
+			if s.Err != nil {
+				return t, s.Err
 			}
 		}
 	}
-	return t, a.err
+	return t, a.Err
 }
 
 // is reports whether an object has what is wanted. States that the wanted one
@@ -179,19 +180,19 @@ func (p *planner) reportObject(o objectPlan) {
 
 func (p *planner) addTimeout(t *ruleset.Timeout) {
 	m := p.begin(unix.NFT_MSG_NEWOBJ, create, operation{action: Add, kind: ObjectKind, name: t.Name})
-	m.str(objectTable, tableName)
-	m.str(otherName, t.Name)
-	m.u32(objectType, timeoutType)
-	data := m.nest(objectData)
-	m.bytes(timeoutFamily, binary.BigEndian.AppendUint16(nil, netfilterFamily(t.Family)))
-	m.bytes(timeoutProtocol, []byte{uint8(t.Protocol)})
-	states := m.nest(timeoutStates)
+	m.CString(objectTable, tableName)
+	m.CString(otherName, t.Name)
+	m.Uint32(objectType, timeoutType)
+	data := m.Nest(objectData)
+	m.Bytes(timeoutFamily, binary.BigEndian.AppendUint16(nil, netfilterFamily(t.Family)))
+	m.Bytes(timeoutProtocol, []byte{uint8(t.Protocol)})
+	states := m.Nest(timeoutStates)
 	for _, s := range t.States {
-		m.u32(s.State.Attribute(), uint32(s.Timeout/time.Second))
+		m.Uint32(s.State.Attribute(), uint32(s.Timeout/time.Second))
 	}
-	m.end(states)
-	m.end(data)
-	m.finish()
+	m.End(states)
+	m.End(data)
+	m.Finish()
 }
 
 // maxTimeout is the longest timeout that a kernel of any tick rate can count:

@@ -1,12 +1,13 @@
 package conntrack
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // batchMessages is how many messages go to the kernel at once. It handles them
@@ -18,7 +19,7 @@ const batchMessages = 200
 // for takes effect in Flush, or before. One goroutine at a time may use it.
 type Batch struct {
 	conn  *conn
-	m     message
+	m     nlmsg.Message
 	count int
 	// last is where the last message begins in m.
 	last int
@@ -75,7 +76,7 @@ func (b *Batch) Delete(e *Entry) error {
 	if err := b.begin(messageDelete, e); err != nil {
 		return err
 	}
-	b.m.u32(attrID, e.ID)
+	b.m.Uint32(attrID, e.ID)
 	return b.end()
 }
 
@@ -93,7 +94,7 @@ func (b *Batch) SetTimeout(e *Entry, d time.Duration) error {
 	if err := b.begin(messageNew, e); err != nil {
 		return err
 	}
-	b.m.u32(attrTimeout, seconds)
+	b.m.Uint32(attrTimeout, seconds)
 	return b.end()
 }
 
@@ -104,23 +105,23 @@ func (b *Batch) begin(typ int, e *Entry) error {
 		return errors.New("an entry that did not come from the kernel cannot be changed there")
 	}
 	b.start(typ, 0)
-	b.m.family(e.family)
-	b.m.bytes(attrTupleOriginal|unix.NLA_F_NESTED, e.original)
+	b.m.Netfilter(e.family, 0)
+	b.m.Bytes(attrTupleOriginal|unix.NLA_F_NESTED, e.original)
 	if e.Zone != 0 {
-		b.m.u16(attrZone, e.Zone)
+		b.m.Uint16(attrZone, e.Zone)
 	}
 	return nil
 }
 
 // start starts a message.
 func (b *Batch) start(typ, flags int) {
-	b.last = len(b.m.buf)
+	b.last = len(b.m.Buf)
 	b.conn.sequence++
-	b.m.begin(typ, flags, b.conn.sequence)
+	b.m.Begin(typ, flags, b.conn.sequence)
 }
 
 func (b *Batch) end() error {
-	b.m.finish()
+	b.m.Finish()
 	if b.count++; b.count < batchMessages {
 		return nil
 	}
@@ -136,10 +137,9 @@ func (b *Batch) Flush() error {
 	}
 	count, first := b.count, b.conn.sequence-uint32(b.count)+1
 	// The last message is answered in any case, and after all others.
-	flags := b.m.buf[b.last+6:]
-	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
-	err := b.conn.send(b.m.buf)
-	b.m, b.count = message{buf: b.m.buf[:0]}, 0
+	nlmsg.AddFlags(b.m.Buf[b.last:], unix.NLM_F_ACK)
+	err := b.conn.send(b.m.Buf)
+	b.m, b.count = nlmsg.Message{Buf: b.m.Buf[:0]}, 0
 	if err != nil {
 		return fmt.Errorf("change conntrack entries: %w", explain(err))
 	}
@@ -159,9 +159,9 @@ func (b *Batch) answers(first uint32, count int) (r Result, failed error) {
 	for done := false; !done; {
 		n, err := b.conn.receive(b.conn.buf, true)
 		if err == nil {
-			err = splitReplies(b.conn.buf[:n], func(m reply) error {
-				at := m.sequence - first
-				if m.typ != unix.NLMSG_ERROR || at >= uint32(count) {
+			err = nlmsg.Split(b.conn.buf[:n], func(m nlmsg.Reply) error {
+				at := m.Sequence - first
+				if m.Type != unix.NLMSG_ERROR || at >= uint32(count) {
 					return nil
 				}
 				done = done || at == uint32(count)-1
@@ -179,8 +179,8 @@ func (b *Batch) answers(first uint32, count int) (r Result, failed error) {
 
 // take counts one answer, to messages of which some may make entries; failed
 // becomes the first error that is not counted.
-func (r *Result) take(m reply, creates bool, failed *error) error {
-	e, err := decodeError(m)
+func (r *Result) take(m nlmsg.Reply, creates bool, failed *error) error {
+	e, err := nlmsg.DecodeError(m)
 	if err != nil || e == nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/lab/labtest"
+	"sgc/internal/nlmsg"
 )
 
 func openBatch(t testing.TB, table *Table) *Batch {
@@ -217,7 +218,7 @@ func TestOnlyWhatWasReadIsDeleted(t *testing.T) {
 
 func TestWhatTheKernelSaysToABatch(t *testing.T) {
 	var e Entry
-	if err := e.parse(answer(messageNew, 0, 1, tcpSeed("198.51.100.1:1", "192.0.2.10:80").appendTo)[headerSize:]); err != nil {
+	if err := e.parse(answer(messageNew, 0, 1, tcpSeed("198.51.100.1:1", "192.0.2.10:80").appendTo)[nlmsg.HeaderSize:]); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -253,8 +254,8 @@ func TestWhatTheKernelSaysToABatch(t *testing.T) {
 				t.Errorf("%+v, want %+v", b.Result(), tc.want)
 			}
 			acks := 0
-			if err := splitReplies(s.sent[0], func(r reply) error {
-				if r.flags&unix.NLM_F_ACK != 0 {
+			if err := nlmsg.Split(s.sent[0], func(r nlmsg.Reply) error {
+				if r.Flags&unix.NLM_F_ACK != 0 {
 					acks++
 				}
 				return nil

@@ -17,6 +17,7 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/nlmsg"
 	"sgc/policies"
 )
 
@@ -27,7 +28,7 @@ func bareReceive(table *Table) error {
 	if err != nil {
 		return err
 	}
-	if err := c.request(messageGet, unix.NLM_F_DUMP, func(m *message) { m.family(unix.AF_UNSPEC) }); err != nil {
+	if err := c.request(messageGet, unix.NLM_F_DUMP, func(m *nlmsg.Message) { m.Netfilter(unix.AF_UNSPEC, 0) }); err != nil {
 		return err
 	}
 	for {
@@ -323,7 +324,7 @@ func deletions(b *testing.B, table *Table, entries []Entry) func() error {
 	first := uint32(1)
 	for _, sent := range s.sent {
 		n := 0
-		if err := splitReplies(sent, func(reply) error { n++; return nil }); err != nil {
+		if err := nlmsg.Split(sent, func(nlmsg.Reply) error { n++; return nil }); err != nil {
 			b.Fatal(err)
 		}
 		bursts = append(bursts, burst{sent, first, n})
@@ -344,7 +345,7 @@ func deletions(b *testing.B, table *Table, entries []Entry) func() error {
 
 func BenchmarkParse(b *testing.B) {
 	for _, s := range []seed{clients(0), tcpSeed("[2001:db8::1]:1", "[2001:db8::2]:2"), pingSeed("192.0.2.1", "192.0.2.2", 1)} {
-		sample := answer(messageNew, 0, 1, s.appendTo)[headerSize:]
+		sample := answer(messageNew, 0, 1, s.appendTo)[nlmsg.HeaderSize:]
 		b.Run(s.original.Protocol.Name(s.original.Family())+"-"+s.original.Family().String(), func(b *testing.B) {
 			var e Entry
 			for b.Loop() {

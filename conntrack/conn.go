@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // receiveSize is the size of the receive buffer. The kernel fills a dump's
@@ -41,13 +43,13 @@ type conn struct {
 func newConn(s socket) *conn { return &conn{socket: s, buf: make([]byte, receiveSize)} }
 
 // request sends one message; fill appends what stands behind its header.
-func (c *conn) request(typ, flags int, fill func(*message)) error {
+func (c *conn) request(typ, flags int, fill func(*nlmsg.Message)) error {
 	c.sequence++
-	var m message
-	m.begin(typ, flags, c.sequence)
+	var m nlmsg.Message
+	m.Begin(typ, flags, c.sequence)
 	fill(&m)
-	m.finish()
-	return c.send(m.buf)
+	m.Finish()
+	return c.send(m.Buf)
 }
 
 // dump asks for all objects of a kind and calls each with the payload of every
@@ -55,7 +57,7 @@ func (c *conn) request(typ, flags int, fill func(*message)) error {
 // lost on the way, so that some may be missing or come twice; the others have
 // been handed over all the same. An error of each ends it, and the conn is not
 // to be used any more.
-func (c *conn) dump(typ int, fill func(*message), each func(payload []byte) error) (torn bool, err error) {
+func (c *conn) dump(typ int, fill func(*nlmsg.Message), each func(payload []byte) error) (torn bool, err error) {
 	if err := c.request(typ, unix.NLM_F_DUMP, fill); err != nil {
 		return false, err
 	}
@@ -68,21 +70,21 @@ func (c *conn) dump(typ int, fill func(*message), each func(payload []byte) erro
 		if err != nil {
 			return torn, err
 		}
-		err = splitReplies(c.buf[:n], func(r reply) error {
-			if r.sequence != c.sequence || done {
+		err = nlmsg.Split(c.buf[:n], func(r nlmsg.Reply) error {
+			if r.Sequence != c.sequence || done {
 				return nil
 			}
-			torn = torn || r.flags&unix.NLM_F_DUMP_INTR != 0
-			switch r.typ {
+			torn = torn || r.Flags&unix.NLM_F_DUMP_INTR != 0
+			switch r.Type {
 			case unix.NLMSG_NOOP:
 				return nil
 			case unix.NLMSG_DONE:
 				done = true
-				return doneError(r)
+				return nlmsg.DecodeDone(r)
 			case unix.NLMSG_ERROR:
-				return answerError(r)
+				return nlmsg.InsteadOfObject(r)
 			}
-			return each(r.payload)
+			return each(r.Payload)
 		})
 		if err != nil {
 			return torn, err
@@ -93,25 +95,25 @@ func (c *conn) dump(typ int, fill func(*message), each func(payload []byte) erro
 
 // get asks for one object and returns its payload, which is valid until the
 // next question.
-func (c *conn) get(typ int, fill func(*message)) ([]byte, error) {
+func (c *conn) get(typ int, fill func(*nlmsg.Message)) ([]byte, error) {
 	var found []byte
-	err := c.ask(typ, 0, fill, func(r reply) error {
-		if r.typ == unix.NLMSG_ERROR {
-			return answerError(r)
+	err := c.ask(typ, 0, fill, func(r nlmsg.Reply) error {
+		if r.Type == unix.NLMSG_ERROR {
+			return nlmsg.InsteadOfObject(r)
 		}
-		found = r.payload
+		found = r.Payload
 		return nil
 	})
 	return found, err
 }
 
 // set makes the kernel do something and returns what it says about it.
-func (c *conn) set(typ int, fill func(*message)) error {
-	return c.ask(typ, unix.NLM_F_ACK, fill, func(r reply) error {
-		if r.typ != unix.NLMSG_ERROR {
-			return fmt.Errorf("message of type %d instead of an acknowledgement", r.typ)
+func (c *conn) set(typ int, fill func(*nlmsg.Message)) error {
+	return c.ask(typ, unix.NLM_F_ACK, fill, func(r nlmsg.Reply) error {
+		if r.Type != unix.NLMSG_ERROR {
+			return fmt.Errorf("message of type %d instead of an acknowledgement", r.Type)
 		}
-		e, err := decodeError(r)
+		e, err := nlmsg.DecodeError(r)
 		if e != nil {
 			return e
 		}
@@ -120,7 +122,7 @@ func (c *conn) set(typ int, fill func(*message)) error {
 }
 
 // ask sends a message and calls f with the answer to it.
-func (c *conn) ask(typ, flags int, fill func(*message), f func(reply) error) error {
+func (c *conn) ask(typ, flags int, fill func(*nlmsg.Message), f func(nlmsg.Reply) error) error {
 	if err := c.request(typ, flags, fill); err != nil {
 		return err
 	}
@@ -129,8 +131,8 @@ func (c *conn) ask(typ, flags int, fill func(*message), f func(reply) error) err
 		if err != nil {
 			return err
 		}
-		err = splitReplies(c.buf[:n], func(r reply) error {
-			if r.sequence != c.sequence || answered {
+		err = nlmsg.Split(c.buf[:n], func(r nlmsg.Reply) error {
+			if r.Sequence != c.sequence || answered {
 				return nil
 			}
 			answered = true
@@ -141,18 +143,6 @@ func (c *conn) ask(typ, flags int, fill func(*message), f func(reply) error) err
 		}
 	}
 	return nil
-}
-
-// answerError is the error in the place of an object.
-func answerError(r reply) error {
-	e, err := decodeError(r)
-	switch {
-	case err != nil:
-		return err
-	case e == nil:
-		return errors.New("an acknowledgement instead of an object")
-	}
-	return e
 }
 
 // kernelSocket is a netlink socket of the kernel. It blocks its thread, for a

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // script is a socket whose answers are known beforehand: datagrams and errors.
@@ -47,16 +49,16 @@ func datagram(messages ...[]byte) []byte {
 	return all
 }
 
-func answer(typ, flags int, sequence uint32, fill func(*message)) []byte {
-	var m message
-	m.begin(typ, flags, sequence)
+func answer(typ, flags int, sequence uint32, fill func(*nlmsg.Message)) []byte {
+	var m nlmsg.Message
+	m.Begin(typ, flags, sequence)
 	// Answers are no requests.
-	binary.NativeEndian.PutUint16(m.buf[6:], uint16(flags))
+	binary.NativeEndian.PutUint16(m.Buf[6:], uint16(flags))
 	if fill != nil {
 		fill(&m)
 	}
-	m.finish()
-	return m.buf
+	m.Finish()
+	return m.Buf
 }
 
 func entryAnswer(flags int, s seed) []byte {
@@ -64,16 +66,16 @@ func entryAnswer(flags int, s seed) []byte {
 }
 
 func done(code int32) []byte {
-	return answer(unix.NLMSG_DONE, unix.NLM_F_MULTI, 1, func(m *message) {
-		m.buf = binary.NativeEndian.AppendUint32(m.buf, uint32(code))
+	return answer(unix.NLMSG_DONE, unix.NLM_F_MULTI, 1, func(m *nlmsg.Message) {
+		m.Buf = binary.NativeEndian.AppendUint32(m.Buf, uint32(code))
 	})
 }
 
 // refused answers message number sequence with an error, 0 being none.
 func refused(errno unix.Errno, sequence uint32) []byte {
-	return answer(unix.NLMSG_ERROR, 0, sequence, func(m *message) {
-		m.buf = binary.NativeEndian.AppendUint32(m.buf, uint32(-int32(errno)))
-		m.buf = append(m.buf, make([]byte, headerSize)...)
+	return answer(unix.NLMSG_ERROR, 0, sequence, func(m *nlmsg.Message) {
+		m.Buf = binary.NativeEndian.AppendUint32(m.Buf, uint32(-int32(errno)))
+		m.Buf = append(m.Buf, make([]byte, nlmsg.HeaderSize)...)
 	})
 }
 
@@ -81,7 +83,7 @@ func TestReadingWhatTheKernelMaySay(t *testing.T) {
 	a, b := tcpSeed("198.51.100.1:1", "192.0.2.10:80"), udpSeed("[2001:db8::1]:1", "[2001:db8::10]:53")
 	cut := entryAnswer(0, a)
 	cut = cut[:len(cut)-2]
-	noTuple := answer(messageNew, 0, 1, func(m *message) { m.family(unix.AF_INET) })
+	noTuple := answer(messageNew, 0, 1, func(m *nlmsg.Message) { m.Netfilter(unix.AF_INET, 0) })
 	mixed := a
 	mixed.original = b.original
 	for _, tc := range []struct {
@@ -102,10 +104,10 @@ func TestReadingWhatTheKernelMaySay(t *testing.T) {
 		{"no right", []any{refused(unix.EPERM, 1)}, 0, unix.EPERM},
 		{"an error at the end", []any{entryAnswer(0, a), done(-int32(unix.EIO))}, 1, unix.EIO},
 		{"silence", []any{entryAnswer(0, a)}, 1, errNoAnswer},
-		{"a datagram that ends early", []any{cut}, 0, errMalformed},
-		{"a rest that is no message", []any{datagram(entryAnswer(0, a), []byte{1, 2})}, 1, errMalformed},
-		{"an entry without tuples", []any{noTuple}, 0, errMalformed},
-		{"an entry of two families", []any{entryAnswer(0, mixed)}, 0, errMalformed},
+		{"a datagram that ends early", []any{cut}, 0, nlmsg.ErrMalformed},
+		{"a rest that is no message", []any{datagram(entryAnswer(0, a), []byte{1, 2})}, 1, nlmsg.ErrMalformed},
+		{"an entry without tuples", []any{noTuple}, 0, nlmsg.ErrMalformed},
+		{"an entry of two families", []any{entryAnswer(0, mixed)}, 0, nlmsg.ErrMalformed},
 		{"an acknowledgement in the place of an entry", []any{refused(0, 1)}, 0, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -126,11 +128,11 @@ func TestReadingWhatTheKernelMaySay(t *testing.T) {
 }
 
 func TestTheKernelsOwnWordsAreKept(t *testing.T) {
-	explained := answer(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS|unix.NLM_F_CAPPED, 1, func(m *message) {
+	explained := answer(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS|unix.NLM_F_CAPPED, 1, func(m *nlmsg.Message) {
 		var errno int32 = -int32(unix.EINVAL)
-		m.buf = binary.NativeEndian.AppendUint32(m.buf, uint32(errno))
-		m.buf = append(m.buf, make([]byte, headerSize)...)
-		m.bytes(extendedMessage, []byte("no such thing\x00"))
+		m.Buf = binary.NativeEndian.AppendUint32(m.Buf, uint32(errno))
+		m.Buf = append(m.Buf, make([]byte, nlmsg.HeaderSize)...)
+		m.Bytes(unix.NLMSGERR_ATTR_MSG, []byte("no such thing\x00"))
 	})
 	err := entries(context.Background(), newConn(&script{answers: []any{explained}}), wholeTable, func(*Entry) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "invalid argument (no such thing)") {
@@ -140,7 +142,7 @@ func TestTheKernelsOwnWordsAreKept(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, s := range everyKind() {
-		f.Add(answer(messageNew, 0, 1, s.appendTo)[headerSize:])
+		f.Add(answer(messageNew, 0, 1, s.appendTo)[nlmsg.HeaderSize:])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Entry

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // Create makes an entry, as conntrack -I does, of the tuples, status, timeout
@@ -36,28 +37,28 @@ func (b *Batch) Create(e *Entry) error {
 }
 
 // append writes what ctnetlink reads, which is also what it writes.
-func (e *Entry) append(m *message, seconds uint32) {
+func (e *Entry) append(m *nlmsg.Message, seconds uint32) {
 	family := uint8(unix.AF_INET)
 	if e.Original.Family() == flow.IPv6 {
 		family = unix.AF_INET6
 	}
-	m.family(family)
+	m.Netfilter(family, 0)
 	e.Original.append(m, attrTupleOriginal)
 	e.Reply.append(m, attrTupleReply)
 	// The kernel confirms every entry that it makes so; one with another status
 	// has to say so itself.
-	m.u32(attrStatus, uint32(e.Status|Confirmed))
-	m.u32(attrTimeout, seconds)
+	m.Uint32(attrStatus, uint32(e.Status|Confirmed))
+	m.Uint32(attrTimeout, seconds)
 	if e.Mark != 0 {
-		m.u32(attrMark, e.Mark)
+		m.Uint32(attrMark, e.Mark)
 	}
 	if e.Zone != 0 {
-		m.u16(attrZone, e.Zone)
+		m.Uint16(attrZone, e.Zone)
 	}
 	if e.TCPState != TCPNone {
-		info := m.nest(attrProtoInfo)
+		info := m.Nest(attrProtoInfo)
 		e.TCPState.append(m)
-		m.end(info)
+		m.End(info)
 	}
 }
 
@@ -80,16 +81,16 @@ const (
 )
 
 // append writes the state of a connection whose windows are not known.
-func (s TCPState) append(m *message) {
+func (s TCPState) append(m *nlmsg.Message) {
 	const flags = tcpWindowScale | tcpSACK | tcpBeLiberal
-	tcp := m.nest(attrProtoInfoTCP)
-	m.u8(attrTCPState, uint8(s))
-	m.u8(attrTCPScaleOriginal, maxWindowScale)
-	m.u8(attrTCPScaleReply, maxWindowScale)
+	tcp := m.Nest(attrProtoInfoTCP)
+	m.Uint8(attrTCPState, uint8(s))
+	m.Uint8(attrTCPScaleOriginal, maxWindowScale)
+	m.Uint8(attrTCPScaleReply, maxWindowScale)
 	// The flags, and which of them are meant.
-	m.bytes(attrTCPFlagsOriginal, []byte{flags, flags})
-	m.bytes(attrTCPFlagsReply, []byte{flags, flags})
-	m.end(tcp)
+	m.Bytes(attrTCPFlagsOriginal, []byte{flags, flags})
+	m.Bytes(attrTCPFlagsReply, []byte{flags, flags})
+	m.End(tcp)
 }
 
 // isValid reports whether the tuple has the addresses of one family.
@@ -97,30 +98,30 @@ func (t *Tuple) isValid() bool {
 	return t.Source.IsValid() && t.Source.BitLen() == t.Dest.BitLen()
 }
 
-func (t *Tuple) append(m *message, typ uint16) {
-	tuple := m.nest(typ)
-	ip := m.nest(attrTupleIP)
+func (t *Tuple) append(m *nlmsg.Message, typ uint16) {
+	tuple := m.Nest(typ)
+	ip := m.Nest(attrTupleIP)
 	source, dest := uint16(attrIPv4Source), uint16(attrIPv4Dest)
 	id, icmpType, icmpCode := uint16(attrProtoICMPID), uint16(attrProtoICMPType), uint16(attrProtoICMPCode)
 	if t.Family() == flow.IPv6 {
 		source, dest = attrIPv6Source, attrIPv6Dest
 		id, icmpType, icmpCode = attrProtoICMPv6ID, attrProtoICMPv6Type, attrProtoICMPv6Code
 	}
-	m.bytes(source, t.Source.AsSlice())
-	m.bytes(dest, t.Dest.AsSlice())
-	m.end(ip)
-	proto := m.nest(attrTupleProto)
-	m.u8(attrProtoNumber, uint8(t.Protocol))
+	m.Bytes(source, t.Source.AsSlice())
+	m.Bytes(dest, t.Dest.AsSlice())
+	m.End(ip)
+	proto := m.Nest(attrTupleProto)
+	m.Uint8(attrProtoNumber, uint8(t.Protocol))
 	if t.Protocol.IsICMP(t.Family()) {
-		m.u16(id, t.ICMPID)
-		m.u8(icmpType, t.ICMPType)
-		m.u8(icmpCode, t.ICMPCode)
+		m.Uint16(id, t.ICMPID)
+		m.Uint8(icmpType, t.ICMPType)
+		m.Uint8(icmpCode, t.ICMPCode)
 	} else if t.SourcePort != 0 || t.DestPort != 0 {
-		m.u16(attrProtoSourcePort, t.SourcePort)
-		m.u16(attrProtoDestPort, t.DestPort)
+		m.Uint16(attrProtoSourcePort, t.SourcePort)
+		m.Uint16(attrProtoDestPort, t.DestPort)
 	}
-	m.end(proto)
-	m.end(tuple)
+	m.End(proto)
+	m.End(tuple)
 }
 
 // Reversed returns the tuple of the other direction where there is no NAT; of

@@ -13,6 +13,7 @@ import (
 
 	"sgc/internal/lab"
 	"sgc/internal/lab/labtest"
+	"sgc/internal/nlmsg"
 )
 
 // witnessed are the entries of a namespace as another library reads them.
@@ -150,7 +151,7 @@ func TestEntriesThatNobodyCanMake(t *testing.T) {
 			t.Errorf("an entry %s is asked for", name)
 		}
 	}
-	if len(b.m.buf) != 0 || b.count != 0 {
+	if len(b.m.Buf) != 0 || b.count != 0 {
 		t.Error("something of them is left in the batch")
 	}
 }
@@ -158,7 +159,7 @@ func TestEntriesThatNobodyCanMake(t *testing.T) {
 func TestWhatTheKernelSaysToEntriesThatAreMade(t *testing.T) {
 	entry := tcpSeed("198.51.100.1:1", "192.0.2.10:80").entry()
 	var read Entry
-	if err := read.parse(answer(messageNew, 0, 1, tcpSeed("198.51.100.1:1", "192.0.2.10:80").appendTo)[headerSize:]); err != nil {
+	if err := read.parse(answer(messageNew, 0, 1, tcpSeed("198.51.100.1:1", "192.0.2.10:80").appendTo)[nlmsg.HeaderSize:]); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // seed is an entry that a test makes.
@@ -58,7 +59,7 @@ func (s seed) entry() *Entry {
 }
 
 // appendTo writes what the kernel says of the entry.
-func (s seed) appendTo(m *message) { s.entry().append(m, s.seconds) }
+func (s seed) appendTo(m *nlmsg.Message) { s.entry().append(m, s.seconds) }
 
 // create makes n entries; it calls next for each.
 func create(t testing.TB, table *Table, n int, next func(i int) seed) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Messages of ctnetlink.
@@ -35,10 +37,10 @@ func (t *Table) Entries(ctx context.Context, each func(*Entry) error) error {
 }
 
 // wholeTable asks for all entries.
-func wholeTable(m *message) { m.family(unix.AF_UNSPEC) }
+func wholeTable(m *nlmsg.Message) { m.Netfilter(unix.AF_UNSPEC, 0) }
 
 // dumpEntries is Entries for what fill asks for.
-func (t *Table) dumpEntries(ctx context.Context, fill func(*message), each func(*Entry) error) error {
+func (t *Table) dumpEntries(ctx context.Context, fill func(*nlmsg.Message), each func(*Entry) error) error {
 	c, err := t.dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
@@ -46,7 +48,7 @@ func (t *Table) dumpEntries(ctx context.Context, fill func(*message), each func(
 	return errors.Join(entries(ctx, c, fill, each), c.close())
 }
 
-func entries(ctx context.Context, c *conn, fill func(*message), each func(*Entry) error) error {
+func entries(ctx context.Context, c *conn, fill func(*nlmsg.Message), each func(*Entry) error) error {
 	// stopped is an error of the caller's, which the reading passes on unchanged.
 	var stopped error
 	var e Entry

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // Entry is what the kernel keeps of one flow.
@@ -185,40 +186,40 @@ const (
 // parse fills the entry from a message, whose bytes it goes on to refer to. An
 // entry without tuples or with addresses of two families is malformed.
 func (e *Entry) parse(payload []byte) error {
-	if len(payload) < nfgenmsgSize {
-		return errMalformed
+	if len(payload) < nlmsg.NetfilterSize {
+		return nlmsg.ErrMalformed
 	}
 	*e = Entry{family: payload[0]}
-	a := walk(payload[nfgenmsgSize:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[nlmsg.NetfilterSize:])
+	for a.Next() {
+		switch a.Type {
 		case attrTupleOriginal:
-			e.original = a.data
-			if err := e.Original.parse(a.data); err != nil {
+			e.original = a.Data
+			if err := e.Original.parse(a.Data); err != nil {
 				return err
 			}
 		case attrTupleReply:
-			if err := e.Reply.parse(a.data); err != nil {
+			if err := e.Reply.parse(a.Data); err != nil {
 				return err
 			}
 		case attrStatus:
-			e.Status = Status(a.u32())
+			e.Status = Status(a.Uint32())
 		case attrProtoInfo:
-			if err := e.parseProtoInfo(a.data); err != nil {
+			if err := e.parseProtoInfo(a.Data); err != nil {
 				return err
 			}
 		case attrTimeout:
-			e.Remaining = time.Duration(a.u32()) * time.Second
+			e.Remaining = time.Duration(a.Uint32()) * time.Second
 		case attrMark:
-			e.Mark = a.u32()
+			e.Mark = a.Uint32()
 		case attrID:
-			e.ID = a.u32()
+			e.ID = a.Uint32()
 		case attrZone:
-			e.Zone = a.u16()
+			e.Zone = a.Uint16()
 		}
 	}
-	if a.err != nil {
-		return a.err
+	if a.Err != nil {
+		return a.Err
 	}
 	original, reply := &e.Original, &e.Reply
 	bits := 32
@@ -226,35 +227,35 @@ func (e *Entry) parse(payload []byte) error {
 		bits = 128
 	}
 	if original.Source.BitLen() != bits || original.Dest.BitLen() != bits || reply.Source.BitLen() != bits || reply.Dest.BitLen() != bits {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	return nil
 }
 
 func (e *Entry) parseProtoInfo(b []byte) error {
-	a := walk(b)
-	for a.next() {
-		if a.typ != attrProtoInfoTCP {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		if a.Type != attrProtoInfoTCP {
 			continue
 		}
-		tcp := walk(a.data)
+		tcp := nlmsg.Walk(a.Data)
 	attributes:
-		for tcp.next() {
-			switch tcp.typ {
+		for tcp.Next() {
+			switch tcp.Type {
 			case attrTCPState:
-				e.TCPState = TCPState(tcp.u8())
+				e.TCPState = TCPState(tcp.Uint8())
 			case attrTCPFlagsOriginal:
-				if len(tcp.data) > 0 {
-					e.PickedUp = tcp.data[0]&(tcpWindowScale|tcpBeLiberal) == tcpBeLiberal
+				if len(tcp.Data) > 0 {
+					e.PickedUp = tcp.Data[0]&(tcpWindowScale|tcpBeLiberal) == tcpBeLiberal
 				}
 				break attributes // nothing else is wanted
 			}
 		}
-		if tcp.err != nil {
-			return tcp.err
+		if tcp.Err != nil {
+			return tcp.Err
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func (t *Tuple) parse(b []byte) error {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // A narrowing is what the kernel itself can leave out of a dump: it compares
@@ -115,8 +116,8 @@ func (n *narrowing) holds(e *Entry) bool {
 }
 
 // appendTo writes the request for the dump.
-func (n *narrowing) appendTo(m *message) {
-	m.family(n.family)
+func (n *narrowing) appendTo(m *nlmsg.Message) {
+	m.Netfilter(n.family, 0)
 	if n.protocol == nil && !n.source.IsValid() {
 		return
 	}
@@ -125,27 +126,27 @@ func (n *narrowing) appendTo(m *message) {
 		tuple, side, portType, portFlag = attrTupleReply, attrFilterReply, attrProtoSourcePort, filterSourcePort
 	}
 	flags := uint32(0)
-	at := m.nest(tuple)
+	at := m.Nest(tuple)
 	if n.source.IsValid() {
 		flags |= filterSource
-		ip := m.nest(attrTupleIP)
-		m.bytes(attrIPv4Source, n.source.AsSlice())
-		m.end(ip)
+		ip := m.Nest(attrTupleIP)
+		m.Bytes(attrIPv4Source, n.source.AsSlice())
+		m.End(ip)
 	}
 	if n.protocol != nil {
 		flags |= filterProtocol
-		proto := m.nest(attrTupleProto)
-		m.u8(attrProtoNumber, uint8(*n.protocol))
+		proto := m.Nest(attrTupleProto)
+		m.Uint8(attrProtoNumber, uint8(*n.protocol))
 		if n.port != nil {
 			flags |= portFlag
-			m.u16(portType, *n.port)
+			m.Uint16(portType, *n.port)
 		}
-		m.end(proto)
+		m.End(proto)
 	}
-	m.end(at)
-	filter := m.nest(attrFilter)
-	m.bytes(side, binary.NativeEndian.AppendUint32(nil, flags))
-	m.end(filter)
+	m.End(at)
+	filter := m.Nest(attrFilter)
+	m.Bytes(side, binary.NativeEndian.AppendUint32(nil, flags))
+	m.End(filter)
 }
 
 // narrowed calls each once with every entry that the filter may take, and

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // Routes knows which interface a packet of a flow crosses. An entry does not
@@ -90,12 +91,12 @@ const (
 func (r *Routes) read() (torn bool, err error) {
 	*r = Routes{conn: r.conn, names: map[int32]string{}, local: map[netip.Addr]place{}, peers: map[netip.Addr]int32{}}
 	nowhere := map[int32]bool{}
-	zeros := func(n int) func(*message) {
-		return func(m *message) { m.buf = append(m.buf, make([]byte, n)...) }
+	zeros := func(n int) func(*nlmsg.Message) {
+		return func(m *nlmsg.Message) { m.Buf = append(m.Buf, make([]byte, n)...) }
 	}
 	for _, list := range []struct {
 		typ  int
-		fill func(*message)
+		fill func(*nlmsg.Message)
 		each func([]byte) error
 	}{
 		{unix.RTM_GETLINK, zeros(linkHeader), func(payload []byte) error { return r.addLink(payload, nowhere) }},
@@ -115,54 +116,54 @@ func (r *Routes) read() (torn bool, err error) {
 // addLink takes a link; nowhere collects those that lead to no peer.
 func (r *Routes) addLink(payload []byte, nowhere map[int32]bool) error {
 	if len(payload) < linkHeader {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	index := int32(binary.NativeEndian.Uint32(payload[4:]))
 	if binary.NativeEndian.Uint32(payload[8:])&unix.IFF_LOOPBACK != 0 {
 		nowhere[index] = true
 	}
-	a := walk(payload[linkHeader:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[linkHeader:])
+	for a.Next() {
+		switch a.Type {
 		case unix.IFLA_IFNAME:
-			r.names[index] = string(cutNUL(a.data))
+			r.names[index] = string(nlmsg.CutNUL(a.Data))
 		case unix.IFLA_LINKINFO:
-			info := walk(a.data)
-			for info.next() {
-				if info.typ == unix.IFLA_INFO_KIND && string(cutNUL(info.data)) == "dummy" {
+			info := nlmsg.Walk(a.Data)
+			for info.Next() {
+				if info.Type == unix.IFLA_INFO_KIND && string(nlmsg.CutNUL(info.Data)) == "dummy" {
 					nowhere[index] = true
 				}
 			}
-			if info.err != nil {
-				return info.err
+			if info.Err != nil {
+				return info.Err
 			}
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 	if len(payload) < addressHeader {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	index := int32(binary.NativeEndian.Uint32(payload[4:]))
 	// The address of a link that has a far end is the far end's, and the local
 	// one stands beside it.
 	var address, local netip.Addr
 	flags := uint32(payload[2])
-	a := walk(payload[addressHeader:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[addressHeader:])
+	for a.Next() {
+		switch a.Type {
 		case unix.IFA_ADDRESS:
-			address, _ = netip.AddrFromSlice(a.data)
+			address, _ = netip.AddrFromSlice(a.Data)
 		case unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(a.data)
+			local, _ = netip.AddrFromSlice(a.Data)
 		case unix.IFA_FLAGS:
-			flags = a.native()
+			flags = a.NativeUint32()
 		}
 	}
-	if a.err != nil {
-		return a.err
+	if a.Err != nil {
+		return a.Err
 	}
 	if !local.IsValid() {
 		local = address
@@ -194,7 +195,7 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 // addTaken takes a route, if it is one of the host's own addresses.
 func (r *Routes) addTaken(payload []byte) error {
 	if len(payload) < routeHeader {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	length, typ := int(payload[1]), payload[7]
 	switch typ {
@@ -207,18 +208,18 @@ func (r *Routes) addTaken(payload []byte) error {
 		to = netip.IPv6Unspecified()
 	}
 	table := uint32(payload[4])
-	a := walk(payload[routeHeader:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[routeHeader:])
+	for a.Next() {
+		switch a.Type {
 		case unix.RTA_DST:
-			to, _ = netip.AddrFromSlice(a.data)
+			to, _ = netip.AddrFromSlice(a.Data)
 		case unix.RTA_TABLE:
-			table = a.native()
+			table = a.NativeUint32()
 		}
 	}
 	prefix := netip.PrefixFrom(to, length)
-	if a.err != nil || !prefix.IsValid() {
-		return errors.Join(a.err, errMalformed)
+	if a.Err != nil || !prefix.IsValid() {
+		return errors.Join(a.Err, nlmsg.ErrMalformed)
 	}
 	if table == unix.RT_TABLE_LOCAL {
 		r.taken.set(prefix, func(uint8, bool) uint8 { return typ })
@@ -266,13 +267,13 @@ func (r *Routes) peer(a netip.Addr) (int32, error) {
 
 // ask asks the kernel for a route. No route is no error.
 func (r *Routes) ask(to netip.Addr) (link int32, err error) {
-	payload, err := r.conn.get(unix.RTM_GETROUTE, func(m *message) {
+	payload, err := r.conn.get(unix.RTM_GETROUTE, func(m *nlmsg.Message) {
 		header := [routeHeader]byte{unix.AF_INET, byte(to.BitLen())}
 		if flow.FamilyOf(to) == flow.IPv6 {
 			header[0] = unix.AF_INET6
 		}
-		m.buf = append(m.buf, header[:]...)
-		m.bytes(unix.RTA_DST, to.AsSlice())
+		m.Buf = append(m.Buf, header[:]...)
+		m.Bytes(unix.RTA_DST, to.AsSlice())
 	})
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ESRCH):
@@ -281,15 +282,15 @@ func (r *Routes) ask(to netip.Addr) (link int32, err error) {
 	case err != nil:
 		return 0, err
 	case len(payload) < routeHeader:
-		return 0, errMalformed
+		return 0, nlmsg.ErrMalformed
 	}
-	a := walk(payload[routeHeader:])
-	for a.next() {
-		if a.typ == unix.RTA_OIF {
-			link = int32(a.native())
+	a := nlmsg.Walk(payload[routeHeader:])
+	for a.Next() {
+		if a.Type == unix.RTA_OIF {
+			link = int32(a.NativeUint32())
 		}
 	}
-	return link, a.err
+	return link, a.Err
 }
 
 // link returns the name of the interface between an address of the host and a

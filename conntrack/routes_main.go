@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // mainTable is a copy of the kernel's main routing tables, of both families,
@@ -43,18 +45,18 @@ const ruleHeader = 12
 // addRule takes a rule of the policy routing.
 func (m *mainTable) addRule(payload []byte) error {
 	if len(payload) < ruleHeader {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	// Lengths of prefixes, and the type of service.
 	plain := payload[1] == 0 && payload[2] == 0 && payload[3] == 0 && payload[7] == unix.FR_ACT_TO_TBL
 	table := uint32(payload[4])
-	a := walk(payload[ruleHeader:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[ruleHeader:])
+	for a.Next() {
+		switch a.Type {
 		case unix.FRA_TABLE:
-			table = a.native()
+			table = a.NativeUint32()
 		case unix.FRA_SUPPRESS_PREFIXLEN:
-			plain = plain && a.native() == 1<<32-1
+			plain = plain && a.NativeUint32() == 1<<32-1
 		case unix.FRA_PRIORITY, unix.FRA_PROTOCOL:
 		default:
 			plain = false
@@ -66,13 +68,13 @@ func (m *mainTable) addRule(payload []byte) error {
 		plain = false
 	}
 	m.rules = m.rules || !plain
-	return a.err
+	return a.Err
 }
 
 // addRoute takes a route; those of other tables are passed over.
 func (m *mainTable) addRoute(payload []byte) error {
 	if len(payload) < routeHeader {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	to := netip.IPv4Unspecified()
 	if payload[0] == unix.AF_INET6 {
@@ -83,25 +85,25 @@ func (m *mainTable) addRoute(payload []byte) error {
 	// knows what it does then.
 	const unsteady = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN | unix.RTM_F_CLONED
 	ask := payload[2] != 0 || payload[3] != 0 || flags&unsteady != 0
-	a := walk(payload[routeHeader:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[routeHeader:])
+	for a.Next() {
+		switch a.Type {
 		case unix.RTA_DST:
-			to, _ = netip.AddrFromSlice(a.data)
+			to, _ = netip.AddrFromSlice(a.Data)
 		case unix.RTA_TABLE:
-			table = a.native()
+			table = a.NativeUint32()
 		case unix.RTA_OIF:
-			link = int32(a.native())
+			link = int32(a.NativeUint32())
 		case unix.RTA_MULTIPATH:
 			ask = true
 		}
 	}
 	prefix := netip.PrefixFrom(to, int(payload[1]))
 	switch {
-	case a.err != nil:
-		return a.err
+	case a.Err != nil:
+		return a.Err
 	case !prefix.IsValid():
-		return errMalformed
+		return nlmsg.ErrMalformed
 	case table != unix.RT_TABLE_MAIN:
 		return nil
 	}
@@ -130,7 +132,7 @@ func (m *mainTable) addRoute(payload []byte) error {
 // readMain reads the rules and the main tables.
 func (r *Routes) readMain() (torn bool, err error) {
 	r.main = mainTable{}
-	rules, err := r.conn.dump(unix.RTM_GETRULE, func(m *message) { m.buf = append(m.buf, make([]byte, ruleHeader)...) }, r.main.addRule)
+	rules, err := r.conn.dump(unix.RTM_GETRULE, func(m *nlmsg.Message) { m.Buf = append(m.Buf, make([]byte, ruleHeader)...) }, r.main.addRule)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
 		err = nil // a kernel without policy routing
 	}
@@ -143,9 +145,9 @@ func (r *Routes) readMain() (torn bool, err error) {
 
 // tableRequest asks for the routes of one table in both families. Kernels
 // before 4.20 tell those of all tables.
-func tableRequest(table uint8) func(*message) {
-	return func(m *message) {
+func tableRequest(table uint8) func(*nlmsg.Message) {
+	return func(m *nlmsg.Message) {
 		header := [routeHeader]byte{4: table}
-		m.buf = append(m.buf, header[:]...)
+		m.Buf = append(m.Buf, header[:]...)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // messageSockets asks for sockets of a family and protocol.
@@ -92,17 +93,17 @@ func socketQueries(tcp, udp uint32) []socketQuery {
 }
 
 // appendTo appends a struct inet_diag_req_v2.
-func (q socketQuery) appendTo(m *message) {
-	m.buf = append(m.buf, q.family, q.protocol, 0, 0)
-	m.buf = binary.NativeEndian.AppendUint32(m.buf, q.states)
+func (q socketQuery) appendTo(m *nlmsg.Message) {
+	m.Buf = append(m.Buf, q.family, q.protocol, 0, 0)
+	m.Buf = binary.NativeEndian.AppendUint32(m.Buf, q.states)
 	// The socket that is asked for: any.
-	m.buf = append(m.buf, make([]byte, 48)...)
+	m.Buf = append(m.Buf, make([]byte, 48)...)
 }
 
 // parse fills the socket from an answer.
 func (s *Socket) parse(protocol uint8, b []byte) error {
 	if len(b) < socketMessageSize {
-		return errMalformed
+		return nlmsg.ErrMalformed
 	}
 	local, remote, err := socketAddresses(b)
 	if err != nil {
@@ -122,15 +123,15 @@ func (s *Socket) parse(protocol uint8, b []byte) error {
 		s.State = states[b[1]]
 	}
 	if s.State == 0 {
-		return fmt.Errorf("%w: a socket of state %d", errMalformed, b[1])
+		return fmt.Errorf("%w: a socket of state %d", nlmsg.ErrMalformed, b[1])
 	}
-	a := walk(b[socketMessageSize:])
-	for a.next() {
-		if a.typ == attrIPv6Only {
-			s.DualStack = a.u8() == 0 && local.Addr() == netip.IPv6Unspecified()
+	a := nlmsg.Walk(b[socketMessageSize:])
+	for a.Next() {
+		if a.Type == attrIPv6Only {
+			s.DualStack = a.Uint8() == 0 && local.Addr() == netip.IPv6Unspecified()
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func socketAddresses(b []byte) (local, remote netip.AddrPort, err error) {
@@ -141,7 +142,7 @@ func socketAddresses(b []byte) (local, remote netip.AddrPort, err error) {
 	case unix.AF_INET6:
 		at = func(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)).Unmap() }
 	default:
-		return local, remote, fmt.Errorf("%w: a socket of family %d", errMalformed, b[0])
+		return local, remote, fmt.Errorf("%w: a socket of family %d", nlmsg.ErrMalformed, b[0])
 	}
 	local = netip.AddrPortFrom(at(b[8:24]), binary.BigEndian.Uint16(b[4:]))
 	peer := at(b[24:40])

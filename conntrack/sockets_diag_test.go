@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 func mustHex(t testing.TB, text string) []byte {
@@ -36,7 +38,7 @@ func TestWhatAKernelSaidOfSockets(t *testing.T) {
 
 // socketAnswer is a message about a socket of IPv4.
 func socketAnswer(state uint8, local, remote string) []byte {
-	return answer(messageSockets, unix.NLM_F_MULTI, 1, func(m *message) {
+	return answer(messageSockets, unix.NLM_F_MULTI, 1, func(m *nlmsg.Message) {
 		b := make([]byte, socketMessageSize)
 		b[0], b[1] = unix.AF_INET, state
 		for i, text := range []string{local, remote} {
@@ -44,15 +46,15 @@ func socketAnswer(state uint8, local, remote string) []byte {
 			binary.BigEndian.PutUint16(b[4+2*i:], a.Port())
 			copy(b[8+16*i:], a.Addr().AsSlice())
 		}
-		m.buf = append(m.buf, b...)
+		m.Buf = append(m.Buf, b...)
 	})
 }
 
 // numbered gives the answers to a question its number.
 func numbered(sequence uint32, messages ...[]byte) []byte {
 	all := datagram(messages...)
-	for at := 0; at < len(all); at += align4(int(binary.NativeEndian.Uint32(all[at:]))) {
-		binary.NativeEndian.PutUint32(all[at+8:], sequence)
+	for at := 0; at < len(all); at += nlmsg.Align(int(binary.NativeEndian.Uint32(all[at:]))) {
+		nlmsg.SetSequence(all[at:], sequence)
 	}
 	return all
 }
@@ -60,8 +62,8 @@ func numbered(sequence uint32, messages ...[]byte) []byte {
 func TestReadingWhatTheKernelMaySayOfSockets(t *testing.T) {
 	one := socketAnswer(kernelEstablished, "192.0.2.10:1", "192.0.2.20:2")
 	family := socketAnswer(kernelEstablished, "192.0.2.10:1", "192.0.2.20:2")
-	family[headerSize] = unix.AF_UNIX
-	cut := answer(messageSockets, 0, 1, func(m *message) { m.buf = append(m.buf, one[headerSize:len(one)-4]...) })
+	family[nlmsg.HeaderSize] = unix.AF_UNIX
+	cut := answer(messageSockets, 0, 1, func(m *nlmsg.Message) { m.Buf = append(m.Buf, one[nlmsg.HeaderSize:len(one)-4]...) })
 	end := func(sequence uint32) []byte { return numbered(sequence, done(0)) }
 	rest := []any{end(2), end(3), end(4)}
 	for _, tc := range []struct {
@@ -79,10 +81,10 @@ func TestReadingWhatTheKernelMaySayOfSockets(t *testing.T) {
 		{"no list at all", []any{refused(unix.ENOENT, 1), refused(unix.ENOENT, 2), refused(unix.ENOENT, 3), refused(unix.ENOENT, 4)}, 0, ErrNoSockets, "CONFIG_INET_DIAG"},
 		{"another error", []any{one, refused(unix.ENOMEM, 1)}, 1, unix.ENOMEM, "read the host's sockets"},
 		{"silence", []any{one}, 1, errNoAnswer, ""},
-		{"a socket of another family", []any{family}, 0, errMalformed, ""},
-		{"a socket in a state that was not asked for", []any{socketAnswer(kernelClose, "192.0.2.10:1", "0.0.0.0:0")}, 0, errMalformed, "state 7"},
-		{"a socket in a state that nobody knows", []any{socketAnswer(99, "192.0.2.10:1", "0.0.0.0:0")}, 0, errMalformed, "state 99"},
-		{"a message that ends early", []any{cut}, 0, errMalformed, ""},
+		{"a socket of another family", []any{family}, 0, nlmsg.ErrMalformed, ""},
+		{"a socket in a state that was not asked for", []any{socketAnswer(kernelClose, "192.0.2.10:1", "0.0.0.0:0")}, 0, nlmsg.ErrMalformed, "state 7"},
+		{"a socket in a state that nobody knows", []any{socketAnswer(99, "192.0.2.10:1", "0.0.0.0:0")}, 0, nlmsg.ErrMalformed, "state 99"},
+		{"a message that ends early", []any{cut}, 0, nlmsg.ErrMalformed, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := 0

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Attributes of the global statistics and of the counters of a CPU.
@@ -81,24 +83,24 @@ func (t *Table) count() (Size, error) {
 }
 
 func count(c *conn) (Size, error) {
-	payload, err := c.get(messageGetStats, func(m *message) { m.family(unix.AF_UNSPEC) })
+	payload, err := c.get(messageGetStats, func(m *nlmsg.Message) { m.Netfilter(unix.AF_UNSPEC, 0) })
 	if err != nil {
 		return Size{}, err
 	}
-	if len(payload) < nfgenmsgSize {
-		return Size{}, errMalformed
+	if len(payload) < nlmsg.NetfilterSize {
+		return Size{}, nlmsg.ErrMalformed
 	}
 	var s Size
-	a := walk(payload[nfgenmsgSize:])
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(payload[nlmsg.NetfilterSize:])
+	for a.Next() {
+		switch a.Type {
 		case attrGlobalEntries:
-			s.Entries = uint64(a.u32())
+			s.Entries = uint64(a.Uint32())
 		case attrGlobalMax:
-			s.Max = uint64(a.u32())
+			s.Max = uint64(a.Uint32())
 		}
 	}
-	return s, a.err
+	return s, a.Err
 }
 
 func (t *Table) maxSysctl() (uint64, error) {
@@ -132,7 +134,7 @@ func (t *Table) Counters() ([]CPUCounters, error) {
 	}
 	// What a CPU counts cannot tear.
 	var all []CPUCounters
-	_, err = c.dump(messageGetCounters, func(m *message) { m.family(unix.AF_UNSPEC) }, func(payload []byte) error {
+	_, err = c.dump(messageGetCounters, func(m *nlmsg.Message) { m.Netfilter(unix.AF_UNSPEC, 0) }, func(payload []byte) error {
 		one, err := parseCounters(payload)
 		all = append(all, one)
 		return err
@@ -145,17 +147,17 @@ func (t *Table) Counters() ([]CPUCounters, error) {
 
 func parseCounters(payload []byte) (CPUCounters, error) {
 	var c CPUCounters
-	if len(payload) < nfgenmsgSize {
-		return c, errMalformed
+	if len(payload) < nlmsg.NetfilterSize {
+		return c, nlmsg.ErrMalformed
 	}
 	c.CPU = uint16(payload[2])<<8 | uint16(payload[3])
-	a := walk(payload[nfgenmsgSize:])
-	for a.next() {
-		if field := c.field(a.typ); field != nil {
-			*field = a.u32()
+	a := nlmsg.Walk(payload[nlmsg.NetfilterSize:])
+	for a.Next() {
+		if field := c.field(a.Type); field != nil {
+			*field = a.Uint32()
 		}
 	}
-	return c, a.err
+	return c, a.Err
 }
 
 func (c *CPUCounters) field(typ uint16) *uint32 {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 func TestExceeded(t *testing.T) {
@@ -150,12 +152,12 @@ func TestCountersOfTheKernel(t *testing.T) {
 
 // Each attribute has its own number, so that no counter is another's.
 func TestCountersAreDecoded(t *testing.T) {
-	payload := answer(messageGetCounters, 0, 1, func(m *message) {
-		m.buf = append(m.buf, unix.AF_UNSPEC, 0, 1, 2)
+	payload := answer(messageGetCounters, 0, 1, func(m *nlmsg.Message) {
+		m.Buf = append(m.Buf, unix.AF_UNSPEC, 0, 1, 2)
 		for typ := uint16(1); typ <= 16; typ++ {
-			m.u32(typ, uint32(typ)*100)
+			m.Uint32(typ, uint32(typ)*100)
 		}
-	})[headerSize:]
+	})[nlmsg.HeaderSize:]
 	got, err := parseCounters(payload)
 	want := CPUCounters{CPU: 258, Found: 200, Invalid: 400, Insert: 800, InsertFailed: 900, Drop: 1000, EarlyDrop: 1100, Error: 1200, SearchRestart: 1300, ClashResolve: 1400, ChainTooLong: 1500}
 	if err != nil || got != want {
@@ -171,7 +173,7 @@ func TestCountingFailures(t *testing.T) {
 	}{
 		{"no right", []any{refused(unix.EPERM, 1)}, unix.EPERM},
 		{"no ctnetlink", []any{refused(unix.EINVAL, 1)}, unix.EINVAL},
-		{"half an answer", []any{answer(messageGetStats, 0, 1, nil)}, errMalformed},
+		{"half an answer", []any{answer(messageGetStats, 0, 1, nil)}, nlmsg.ErrMalformed},
 		{"silence", nil, errNoAnswer},
 	} {
 		if _, err := count(newConn(&script{answers: tc.answers})); !errors.Is(err, tc.err) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/nlmsg"
 )
 
 // Messages and attributes of the timeouts' subsystem.
@@ -116,30 +118,30 @@ func (t *Table) getTimeout(c *conn, k kernelSetting) (uint32, error) {
 	if err != nil {
 		return 0, timeoutError(err)
 	}
-	if len(payload) < nfgenmsgSize {
-		return 0, errMalformed
+	if len(payload) < nlmsg.NetfilterSize {
+		return 0, nlmsg.ErrMalformed
 	}
-	a := walk(payload[nfgenmsgSize:])
-	for a.next() {
-		if a.typ != attrTimeoutData {
+	a := nlmsg.Walk(payload[nlmsg.NetfilterSize:])
+	for a.Next() {
+		if a.Type != attrTimeoutData {
 			continue
 		}
-		data := walk(a.data)
-		for data.next() {
-			if data.typ == k.state {
-				v := data.u32()
-				return v, data.err
+		data := nlmsg.Walk(a.Data)
+		for data.Next() {
+			if data.Type == k.state {
+				v := data.Uint32()
+				return v, data.Err
 			}
 		}
 	}
-	return 0, errMalformed
+	return 0, nlmsg.ErrMalformed
 }
 
 // header appends what names the default timeouts of a protocol.
-func (k kernelSetting) header(m *message) {
-	m.family(k.family)
-	m.u16(attrTimeoutL3, uint16(k.family))
-	m.u8(attrTimeoutL4, k.protocol)
+func (k kernelSetting) header(m *nlmsg.Message) {
+	m.Netfilter(k.family, 0)
+	m.Uint16(attrTimeoutL3, uint16(k.family))
+	m.Uint8(attrTimeoutL4, k.protocol)
 }
 
 // Tuned is a change that was made, or that the namespace does not allow.
@@ -261,11 +263,11 @@ func (t *Table) setTimeout(c *conn, k kernelSetting, seconds uint32) error {
 	if t.noTimeouts {
 		return errNoTimeouts
 	}
-	err := c.set(messageSetDefault, func(m *message) {
+	err := c.set(messageSetDefault, func(m *nlmsg.Message) {
 		k.header(m)
-		data := m.nest(attrTimeoutData)
-		m.u32(k.state, seconds)
-		m.end(data)
+		data := m.Nest(attrTimeoutData)
+		m.Uint32(k.state, seconds)
+		m.End(data)
 	})
 	if err != nil {
 		return timeoutError(err)

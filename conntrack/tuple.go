@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/nlmsg"
 )
 
 // A layout is how the kernel writes the tuples of a family that have ports:
@@ -37,16 +38,16 @@ func newLayout(address int, source, dest uint16) layout {
 	var l layout
 	n := 0
 	attribute := func(typ uint16, length int) {
-		word := binary.NativeEndian.AppendUint16(nil, uint16(attributeSize+length))
+		word := binary.NativeEndian.AppendUint16(nil, uint16(nlmsg.AttributeSize+length))
 		word = binary.NativeEndian.AppendUint16(word, typ)
 		l.headers[n].at, l.headers[n].word = l.size, binary.NativeEndian.Uint32(word)
 		n++
-		l.size += attributeSize
+		l.size += nlmsg.AttributeSize
 		if typ&unix.NLA_F_NESTED == 0 {
-			l.size += align4(length)
+			l.size += nlmsg.Align(length)
 		}
 	}
-	attribute(attrTupleIP|unix.NLA_F_NESTED, 2*(attributeSize+address))
+	attribute(attrTupleIP|unix.NLA_F_NESTED, 2*(nlmsg.AttributeSize+address))
 	attribute(source, address)
 	attribute(dest, address)
 	attribute(attrTupleProto|unix.NLA_F_NESTED, 24)
@@ -70,10 +71,10 @@ func (t *Tuple) parsePorts(b []byte) bool {
 	switch {
 	case len(b) == ipv4Layout.size && ipv4Layout.fits(b):
 		t.Source = netip.AddrFrom4([4]byte(b[layoutSource:]))
-		t.Dest = netip.AddrFrom4([4]byte(b[layoutSource+4+attributeSize:]))
+		t.Dest = netip.AddrFrom4([4]byte(b[layoutSource+4+nlmsg.AttributeSize:]))
 	case len(b) == ipv6Layout.size && ipv6Layout.fits(b):
 		t.Source = netip.AddrFrom16([16]byte(b[layoutSource:]))
-		t.Dest = netip.AddrFrom16([16]byte(b[layoutSource+16+attributeSize:]))
+		t.Dest = netip.AddrFrom16([16]byte(b[layoutSource+16+nlmsg.AttributeSize:]))
 	default:
 		return false
 	}
@@ -85,65 +86,65 @@ func (t *Tuple) parsePorts(b []byte) bool {
 
 // parseWalk reads any tuple, attribute by attribute.
 func (t *Tuple) parseWalk(b []byte) error {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case attrTupleIP:
-			if err := t.parseAddresses(a.data); err != nil {
+			if err := t.parseAddresses(a.Data); err != nil {
 				return err
 			}
 		case attrTupleProto:
-			if err := t.parseProtocol(a.data); err != nil {
+			if err := t.parseProtocol(a.Data); err != nil {
 				return err
 			}
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func (t *Tuple) parseAddresses(b []byte) error {
-	a := walk(b)
-	for a.next() {
+	a := nlmsg.Walk(b)
+	for a.Next() {
 		var address netip.Addr
-		switch a.typ {
+		switch a.Type {
 		case attrIPv4Source, attrIPv4Dest:
-			if len(a.data) < 4 {
-				return errMalformed
+			if len(a.Data) < 4 {
+				return nlmsg.ErrMalformed
 			}
-			address = netip.AddrFrom4([4]byte(a.data))
+			address = netip.AddrFrom4([4]byte(a.Data))
 		case attrIPv6Source, attrIPv6Dest:
-			if len(a.data) < 16 {
-				return errMalformed
+			if len(a.Data) < 16 {
+				return nlmsg.ErrMalformed
 			}
-			address = netip.AddrFrom16([16]byte(a.data))
+			address = netip.AddrFrom16([16]byte(a.Data))
 		}
-		switch a.typ {
+		switch a.Type {
 		case attrIPv4Source, attrIPv6Source:
 			t.Source = address
 		case attrIPv4Dest, attrIPv6Dest:
 			t.Dest = address
 		}
 	}
-	return a.err
+	return a.Err
 }
 
 func (t *Tuple) parseProtocol(b []byte) error {
-	a := walk(b)
-	for a.next() {
-		switch a.typ {
+	a := nlmsg.Walk(b)
+	for a.Next() {
+		switch a.Type {
 		case attrProtoNumber:
-			t.Protocol = flow.Protocol(a.u8())
+			t.Protocol = flow.Protocol(a.Uint8())
 		case attrProtoSourcePort:
-			t.SourcePort = a.u16()
+			t.SourcePort = a.Uint16()
 		case attrProtoDestPort:
-			t.DestPort = a.u16()
+			t.DestPort = a.Uint16()
 		case attrProtoICMPID, attrProtoICMPv6ID:
-			t.ICMPID = a.u16()
+			t.ICMPID = a.Uint16()
 		case attrProtoICMPType, attrProtoICMPv6Type:
-			t.ICMPType = a.u8()
+			t.ICMPType = a.Uint8()
 		case attrProtoICMPCode, attrProtoICMPv6Code:
-			t.ICMPCode = a.u8()
+			t.ICMPCode = a.Uint8()
 		}
 	}
-	return a.err
+	return a.Err
 }

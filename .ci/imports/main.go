@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"internal/corpus":          {"policies", "internal/flow"},
 	"internal/links":           {},
 	"internal/nflog":           {"internal/flow"},
+	"internal/nlmsg":           {},
 	"internal/lab":             {"internal/flow", "internal/nflog"},
 	"internal/lab/labtest":     {"internal/lab", "internal/flow"},
 	"internal/scenario":        {"policies", "internal/flow", "internal/lab", "internal/regular"},
@@ -34,8 +35,8 @@ var allowed = map[string][]string{
 	"internal/regular":         {},
 	"policies":                 {"internal/flow", "internal/regular"},
 	"compile":                  {"policies", "internal/flow", "internal/ruleset"},
-	"apply":                    {"internal/ruleset", "internal/flow"},
-	"conntrack":                {"policies", "internal/flow"},
+	"apply":                    {"internal/ruleset", "internal/flow", "internal/nlmsg"},
+	"conntrack":                {"policies", "internal/flow", "internal/nlmsg"},
 	"internal/cli":             {"*"},
 }
 
