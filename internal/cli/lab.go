@@ -66,18 +66,20 @@ files.
 			case s.Netns != "":
 				return errors.New("lab run makes network namespaces of its own; leave --netns out")
 			}
-			o, err := s.scenarioOptions(c, words[1:])
-			if err != nil {
-				return err
-			}
-			if len(o.Files) > 0 {
-				return s.labScenarios(c.Context, o)
-			}
-			path, err := labPath(words[1:])
-			if err != nil {
-				return err
-			}
-			return s.labRun(c.Context, labOptions{Path: path, All: c.Bool("all"), Table: c.Bool("table")})
+			return s.inOrder(c.Context, func(ctx context.Context) error {
+				o, err := s.scenarioOptions(c, words[1:])
+				if err != nil {
+					return s.notBegun(ctx, o, junitOfError(o.Files, err), err)
+				}
+				if len(o.Files) > 0 {
+					return s.labScenarios(ctx, o)
+				}
+				path, err := labPath(words[1:])
+				if err != nil {
+					return err
+				}
+				return s.labRun(ctx, labOptions{Path: path, All: c.Bool("all"), Table: c.Bool("table")})
+			})
 		},
 	}
 }

@@ -53,6 +53,11 @@ const maxSpeed = 1000
 // arguments name a policy; then the flags of scenarios are refused.
 func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
 	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit"), Report: c.String("report")}
+	if c.IsSet("junit") {
+		if err := checkJUnitName(o.JUnit); err != nil {
+			return o, err
+		}
+	}
 	forPolicies := slices.ContainsFunc(policyFlags, c.IsSet)
 	without := ""
 	seen := map[string]bool{}
@@ -81,6 +86,11 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 			}
 		}
 	}
+	if len(o.Files) == 0 || without != "" {
+		if err := checkNames(arguments); err != nil {
+			return o, err
+		}
+	}
 	if len(o.Files) == 0 {
 		for _, name := range []string{"speed", "parallel", "junit", "report"} {
 			if c.IsSet(name) {
@@ -102,8 +112,6 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		return o, fmt.Errorf("--speed is a number from 1 to %d, not %d", maxSpeed, o.Speed)
 	case c.IsSet("parallel") && o.Parallel < 1:
 		return o, fmt.Errorf("--parallel is the number of scenarios to play at once, not %d", o.Parallel)
-	case c.IsSet("junit") && o.JUnit == "":
-		return o, errors.New("the value of --junit is empty; leave the flag out, or name a file")
 	case c.IsSet("report"):
 		if err := checkReport(o.Report, o.Files); err != nil {
 			return o, err
@@ -114,6 +122,25 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		o.Parallel = 2 * runtime.NumCPU()
 	}
 	return o, nil
+}
+
+// checkNames reports a scenario among the paths, or among the policy files of a
+// directory, whose name does not say so: it would be read as a policy.
+func checkNames(paths []string) error {
+	for _, path := range paths {
+		files := []string{path}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			// Whoever loads the policy says what is wrong with the directory.
+			files, _ = policies.Files(path)
+		}
+		for _, file := range files {
+			if !strings.HasSuffix(file, scenario.Extension) && scenario.LooksLike(file) {
+				stem := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".hcl"), ".lab")
+				return fmt.Errorf("%s looks like a scenario, but its name does not say so: the file of a scenario is named %s%s", file, stem, scenario.Extension)
+			}
+		}
+	}
+	return nil
 }
 
 // arguments returns the command line for a second run in a user namespace.
@@ -134,44 +161,37 @@ func (o scenarioOptions) arguments(g globals) []string {
 
 // labScenarios plays scenarios, in a user namespace if that is needed.
 func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
-	scenarios, err := s.loadScenarios(o.Files)
+	loads, err := s.loadScenarios(o.Files)
 	if err != nil {
-		return err
+		return s.notBegun(ctx, o, junitOfLoad(o.Files, loads), err)
 	}
 	if !lab.MayMakeNamespaces() {
-		return s.runAgain(ctx, o.arguments(s.globals))
-	}
-	junit, err := createJUnit(o.JUnit)
-	if err != nil {
-		return err
-	}
-	picture, err := createReport(o.Report)
-	if err != nil {
-		if junit != nil {
-			err = errors.Join(err, junit.Close())
+		err := s.runAgain(ctx, o.arguments(s.globals))
+		if err != nil && !errors.Is(err, errReported) && !errors.Is(err, errDifferent) {
+			err = s.notBegun(ctx, o, junitOfError(o.Files, err), err)
 		}
 		return err
 	}
-	results, err := s.playScenarios(ctx, scenarios, o)
+	junit, err := openResult(junitReport, o.JUnit)
 	if err != nil {
-		if junit != nil {
-			err = errors.Join(err, junit.Close())
-		}
-		return errors.Join(err, picture.drop())
-	}
-	if junit != nil {
-		if err := writeJUnit(junit, results); err != nil {
-			return errors.Join(err, picture.drop())
-		}
-	}
-	if err := picture.write(results); err != nil {
 		return err
 	}
-	if s.JSON {
-		if err := s.writeJSON(scenariosView(results)); err != nil {
-			return err
+	picture, err := openResult("the picture", o.Report)
+	if err != nil {
+		return s.notBegun(ctx, o, junitOfError(o.Files, err), errors.Join(err, junit.drop()))
+	}
+	results, err := s.playScenarios(ctx, loads, o)
+	if err != nil {
+		err = errors.Join(err, junit.drop(), picture.drop())
+		switch {
+		case results == nil:
+			return s.notBegun(ctx, o, junitOfError(o.Files, err), err)
+		case s.JSON && errors.Is(err, context.Canceled):
+			err = errors.Join(err, s.writeJSON(scenariosView(results)))
 		}
-	} else if err := s.showScenarioSummary(results); err != nil {
+		return err
+	}
+	if err := s.keepResults(o, results, junit, picture); err != nil {
 		return err
 	}
 	failed := false
@@ -187,32 +207,54 @@ func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
 	return nil
 }
 
+// keepResults writes what the run found, to files and to standard output.
+func (s *session) keepResults(o scenarioOptions, results []*scenario.Result, junit, picture *resultFile) error {
+	if junit != nil {
+		text, err := junitOf(results).text()
+		if err == nil {
+			err = junit.write(text)
+		}
+		if err != nil {
+			return errors.Join(err, picture.drop())
+		}
+	}
+	if picture != nil {
+		if err := picture.write(drawReport(o.Report, results)); err != nil {
+			return err
+		}
+	}
+	if s.JSON {
+		return s.writeJSON(scenariosView(results))
+	}
+	return s.showScenarioSummary(results)
+}
+
 // loadScenarios loads all files, and reports what is wrong with any.
-func (s *session) loadScenarios(files []string) ([]*scenario.Scenario, error) {
-	var out []*scenario.Scenario
+func (s *session) loadScenarios(files []string) ([]*scenario.Loaded, error) {
+	var out []*scenario.Loaded
 	all := &policies.Loaded{Files: map[string]*hcl.File{}}
 	for _, file := range files {
 		l := scenario.Load(file)
+		if l.Scenario != nil {
+			for _, p := range l.Scenario.Policies {
+				if p.Loaded.Policy != nil {
+					l.Report.Add(policies.NotEnforced(p.Loaded.Policy)...)
+				}
+			}
+		}
 		all.Diagnostics = append(all.Diagnostics, l.Report.Diagnostics...)
 		for name, f := range l.Report.Files {
 			all.Files[name] = f
 		}
-		out = append(out, l.Scenario)
-		if l.Scenario == nil {
-			continue
-		}
-		for _, p := range l.Scenario.Policies {
-			if p.Loaded.Policy != nil {
-				all.Add(policies.NotEnforced(p.Loaded.Policy)...)
-			}
-		}
+		out = append(out, l)
 	}
 	return out, s.report(all)
 }
 
 // playScenarios plays them, so many at once, and shows each when it and all
-// before it have ended.
-func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scenario, o scenarioOptions) (_ []*scenario.Result, err error) {
+// before it have ended. There are results if anything was played, be it that not
+// all of it was: those of an interrupted scenario have context.Canceled for error.
+func (s *session) playScenarios(ctx context.Context, loads []*scenario.Loaded, o scenarioOptions) (_ []*scenario.Result, err error) {
 	dir, err := newLabDir()
 	if err != nil {
 		return nil, err
@@ -221,23 +263,23 @@ func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scena
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	places := make(chan struct{}, o.Parallel)
-	ended := make([]chan *scenario.Result, len(scenarios))
-	for i := range scenarios {
+	ended := make([]chan *scenario.Result, len(loads))
+	for i := range loads {
 		ended[i] = make(chan *scenario.Result, 1)
 	}
 	live := s.newLabLive()
 	defer live.close()
 	go func() {
-		for i, sc := range scenarios {
+		for i, l := range loads {
 			places <- struct{}{}
 			go func() {
 				defer func() { <-places }()
-				ended[i] <- dir.play(ctx, i, sc, o.Speed, live)
+				ended[i] <- dir.play(ctx, i, l.Scenario, o.Speed, live)
 			}()
 		}
 	}()
 	var results []*scenario.Result
-	for i := range scenarios {
+	for i := range loads {
 		r := <-ended[i]
 		results = append(results, r)
 		if !s.JSON && ctx.Err() == nil && err == nil {
@@ -248,14 +290,20 @@ func (s *session) playScenarios(ctx context.Context, scenarios []*scenario.Scena
 			cancel()
 		}
 	}
-	return results, errors.Join(err, context.Cause(ctx))
+	return results, errors.Join(err, ctx.Err())
 }
 
 // play plays one scenario with a state directory of its own, and shows it.
 func (d *labDir) play(ctx context.Context, number int, sc *scenario.Scenario, speed int, live *labLive) *scenario.Result {
 	state := filepath.Join(d.path, fmt.Sprint(number))
-	if err := os.Mkdir(state, 0o700); err != nil {
-		return &scenario.Result{Scenario: sc, Timeline: &scenario.Timeline{Scenario: sc.File, Title: sc.Title, Speed: 1}, Err: err}
+	err := ctx.Err()
+	if err == nil {
+		err = os.Mkdir(state, 0o700)
+	}
+	if err != nil {
+		return &scenario.Result{Scenario: sc, Timeline: &scenario.Timeline{
+			Scenario: sc.File, Title: sc.Title, Speed: max(speed, 1), Lanes: []scenario.Lane{}, Marks: []scenario.Mark{}, Steps: []scenario.Span{},
+		}, Err: err}
 	}
 	run := scenario.Start(ctx, sc, scenario.Options{Speed: speed, StateDir: state, Enforcer: labEnforcer{}})
 	live.begin(number, sc, run)

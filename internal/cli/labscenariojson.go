@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"encoding/xml"
+	"context"
 	"errors"
-	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"sgc/internal/scenario"
@@ -13,8 +10,10 @@ import (
 
 // labScenariosView is the JSON form of lab run with scenarios.
 type labScenariosView struct {
-	FormatVersion int            `json:"format_version"`
-	Scenarios     []scenarioView `json:"scenarios"`
+	FormatVersion int `json:"format_version"`
+	// Interrupted says that the run was ended before all scenarios had.
+	Interrupted bool           `json:"interrupted,omitempty"`
+	Scenarios   []scenarioView `json:"scenarios"`
 }
 
 type scenarioView struct {
@@ -24,10 +23,12 @@ type scenarioView struct {
 	// Passed says that everything was as expected.
 	Passed bool `json:"passed"`
 	// Error says why the scenario could not be played to its end, and Skipped
-	// why this machine cannot play it.
-	Error   string  `json:"error,omitempty"`
-	Skipped string  `json:"skipped,omitempty"`
-	Seconds float64 `json:"seconds"`
+	// why this machine cannot play it. Interrupted says that the run was ended
+	// before it; its steps are those that had ended.
+	Error       string  `json:"error,omitempty"`
+	Skipped     string  `json:"skipped,omitempty"`
+	Interrupted bool    `json:"interrupted,omitempty"`
+	Seconds     float64 `json:"seconds"`
 	// Timeouts are what the speed made of conntrack's, in seconds.
 	Timeouts []timeoutView      `json:"timeouts"`
 	Steps    []stepView         `json:"steps"`
@@ -64,7 +65,9 @@ type expectationView struct {
 func scenariosView(results []*scenario.Result) *labScenariosView {
 	v := &labScenariosView{FormatVersion: formatVersion, Scenarios: []scenarioView{}}
 	for _, r := range results {
-		v.Scenarios = append(v.Scenarios, newScenarioView(r))
+		view := newScenarioView(r)
+		v.Scenarios = append(v.Scenarios, view)
+		v.Interrupted = v.Interrupted || view.Interrupted
 	}
 	return v
 }
@@ -75,7 +78,11 @@ func newScenarioView(r *scenario.Result) scenarioView {
 		Passed: r.Err == nil && !r.Failed() && r.Skipped == "", Skipped: r.Skipped, Seconds: scenarioSeconds(r.Timeline.Length),
 		Timeouts: []timeoutView{}, Steps: []stepView{}, Timeline: r.Timeline,
 	}
-	if r.Err != nil {
+	switch {
+	case r.Err == nil:
+	case errors.Is(r.Err, context.Canceled):
+		v.Interrupted = true
+	default:
 		v.Error = r.Err.Error()
 	}
 	for _, t := range r.Timeouts {
@@ -100,111 +107,3 @@ func newScenarioView(r *scenario.Result) scenarioView {
 
 // scenarioSeconds rounds to milliseconds.
 func scenarioSeconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
-
-// JUnit's elements: a suite for each scenario, a case for each step.
-//
-// Source: the schema of the Jenkins xUnit plugin, junit-10.xsd.
-type (
-	junitSuites struct {
-		XMLName  xml.Name     `xml:"testsuites"`
-		Tests    int          `xml:"tests,attr"`
-		Failures int          `xml:"failures,attr"`
-		Errors   int          `xml:"errors,attr"`
-		Skipped  int          `xml:"skipped,attr"`
-		Suites   []junitSuite `xml:"testsuite"`
-	}
-	junitSuite struct {
-		Name     string      `xml:"name,attr"`
-		File     string      `xml:"file,attr"`
-		Tests    int         `xml:"tests,attr"`
-		Failures int         `xml:"failures,attr"`
-		Errors   int         `xml:"errors,attr"`
-		Skipped  int         `xml:"skipped,attr"`
-		Time     string      `xml:"time,attr"`
-		Cases    []junitCase `xml:"testcase"`
-	}
-	junitCase struct {
-		Name      string         `xml:"name,attr"`
-		ClassName string         `xml:"classname,attr"`
-		Time      string         `xml:"time,attr"`
-		Failures  []junitProblem `xml:"failure"`
-		Errors    []junitProblem `xml:"error"`
-		Skipped   *junitProblem  `xml:"skipped"`
-	}
-	junitProblem struct {
-		Message string `xml:"message,attr"`
-		Text    string `xml:",chardata"`
-	}
-)
-
-// createJUnit opens the file of a report before anything is played, so that one
-// that cannot be written is known then; nil for no file.
-func createJUnit(name string) (*os.File, error) {
-	if name == "" {
-		return nil, nil
-	}
-	// What an earlier run found stays until there is something new.
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
-	if err != nil {
-		return nil, fmt.Errorf("write the JUnit report: %w", err)
-	}
-	return f, nil
-}
-
-func writeJUnit(f *os.File, results []*scenario.Result) error {
-	text, err := xml.MarshalIndent(junitOf(results), "", "  ")
-	if info, statErr := f.Stat(); err == nil && statErr == nil && info.Mode().IsRegular() {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteString(xml.Header + string(text) + "\n")
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write the JUnit report: %w", err)
-	}
-	return nil
-}
-
-func junitOf(results []*scenario.Result) junitSuites {
-	var all junitSuites
-	for _, r := range results {
-		suite := junitSuite{Name: scenarioName(r.Scenario.File), File: r.Scenario.File, Time: junitTime(r.Timeline.Length)}
-		for i := range r.Steps {
-			s := &r.Steps[i]
-			c := junitCase{Name: s.Step.Name, ClassName: suite.Name, Time: junitTime(s.Took)}
-			for _, v := range s.Verdicts {
-				if !v.Met {
-					d := v.Diagnostic()
-					c.Failures = append(c.Failures, junitProblem{Message: d.Summary, Text: fmt.Sprintf("%s:%d\n%s\n", v.At.Filename, v.At.Start.Line, d.Detail)})
-				}
-			}
-			if len(c.Failures) > 0 {
-				suite.Failures++
-			}
-			suite.Cases = append(suite.Cases, c)
-		}
-		if r.Err != nil {
-			message, _, _ := strings.Cut(r.Err.Error(), "\n")
-			suite.Errors++
-			suite.Cases = append(suite.Cases, junitCase{
-				Name: "played to its end", ClassName: suite.Name, Time: junitTime(0),
-				Errors: []junitProblem{{Message: message, Text: r.Err.Error()}},
-			})
-		}
-		if r.Skipped != "" {
-			suite.Skipped++
-			suite.Cases = append(suite.Cases, junitCase{
-				Name: "played to its end", ClassName: suite.Name, Time: junitTime(0), Skipped: &junitProblem{Message: r.Skipped},
-			})
-		}
-		suite.Tests = len(suite.Cases)
-		all.Tests += suite.Tests
-		all.Failures += suite.Failures
-		all.Errors += suite.Errors
-		all.Skipped += suite.Skipped
-		all.Suites = append(all.Suites, suite)
-	}
-	return all
-}
-
-func junitTime(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }

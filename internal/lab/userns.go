@@ -21,7 +21,7 @@ import (
 const insideVariable = "SGC_LAB_USER_NAMESPACE"
 
 // MayMakeNamespaces reports whether the calling thread has the rights that the
-// lab needs in its present user namespace.
+// lab needs in its present user namespace, and over its network namespace.
 func MayMakeNamespaces() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	// Version 3 has 64 capabilities in two halves; those needed are in the
@@ -31,7 +31,24 @@ func MayMakeNamespaces() bool {
 		return false
 	}
 	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
-	return data[0].Effective&needed == needed
+	return data[0].Effective&needed == needed && mayReturn()
+}
+
+// mayReturn reports whether the calling thread has rights over the network
+// namespace that it is in. Root of a user namespace that was made without a
+// network namespace (unshare --user --map-root-user) has none: a thread that
+// enters another one cannot come back.
+//
+// Source: Linux net/core/net_namespace.c, netns_install.
+func mayReturn() bool {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Setns(fd, unix.CLONE_NEWNET) == nil
 }
 
 // InUserNamespace reports whether the environment is that of a process that
