@@ -54,7 +54,7 @@ func rulesPolicy(n int) *policies.Policy {
 
 // spent is the processor time of the calling thread, in the kernel and outside.
 // It hardly depends on what else the machine does.
-func spent(b *testing.B) time.Duration {
+func spent(b testing.TB) time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
 		b.Fatal(err)

@@ -89,11 +89,33 @@ func (c *chat) goesOn(t *testing.T, when string) {
 // isCut expects that, but for what was on its way, neither end hears more.
 func (c *chat) isCut(t *testing.T, when string) {
 	t.Helper()
-	time.Sleep(20 * time.Millisecond)
-	toServer, toClient := c.toServer.Load(), c.toClient.Load()
-	time.Sleep(impatience)
-	if toServer, toClient := c.toServer.Load()-toServer, c.toClient.Load()-toClient; toServer+toClient > 0 {
-		t.Errorf("%s: %s: to the server %d bytes, to the client %d, want none", when, c.name, toServer, toClient)
+	if more := fallsSilent(c.heard); more > 0 {
+		t.Errorf("%s: %s: %d bytes more, want none", when, c.name, more)
+	}
+}
+
+// heard returns how much has come to either end.
+func (c *chat) heard() uint64 { return c.toServer.Load() + c.toClient.Load() }
+
+// fallsSilent waits until what is heard stays the same for a while, since what was
+// on its way may come late, and returns how much came in the last while: 0 if it
+// stayed the same.
+func fallsSilent(heard func() uint64) (more uint64) {
+	for end := time.Now().Add(patience); ; {
+		was := heard()
+		rest(impatience)
+		if more = heard() - was; more == 0 || time.Now().After(end) {
+			return more
+		}
+	}
+}
+
+// rest sleeps in short naps: on a machine that stalls, one long sleep may be over
+// before anybody else has had a turn.
+func rest(d time.Duration) {
+	const nap = 10 * time.Millisecond
+	for range d / nap {
+		time.Sleep(nap)
 	}
 }
 

@@ -409,15 +409,18 @@ interface "eth0" {
 
 	begin := time.Now()
 	flood(t, s, packets)
-	cross(t, s, packet("eth0", flow.Ingress, flow.UDP, "198.51.100.7", ports(1024, 53)), lab.Envelope{})
 	b := make([]byte, 100)
-	if err := open.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
+	// After a flood, one packet may be lost on its way to the rules.
+	if !eventually(func() bool {
+		cross(t, s, packet("eth0", flow.Ingress, flow.UDP, "198.51.100.7", ports(1024, 53)), lab.Envelope{})
+		if err := open.SetReadDeadline(time.Now().Add(impatience)); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := open.ReadFromUDPAddrPort(b)
+		return err == nil
+	}) {
+		t.Fatal("the packet after the flood, which is allowed, does not come")
 	}
-	if _, _, err := open.ReadFromUDPAddrPort(b); err != nil {
-		t.Fatalf("the packet after the flood, which is allowed: %v", err)
-	}
-	took := time.Since(begin)
 	if err := closed.SetReadDeadline(time.Now().Add(impatience)); err != nil {
 		t.Fatal(err)
 	}
@@ -425,6 +428,7 @@ interface "eth0" {
 		t.Errorf("a packet of the flood came through, from %s (%v)", from, err)
 	}
 	got := len(finish(t, conn))
+	took := time.Since(begin) // until nothing was logged any more
 	most := burst + int(rate*took.Seconds()) + 1
 	if got < burst || got > most {
 		t.Errorf("%d of %d packets in %s were logged, want %d to %d", got, packets, took, burst, most)
@@ -441,7 +445,8 @@ func TestLostPacketsAreCounted(t *testing.T) {
 	flood(t, s, packets)
 
 	sent, seen, missed, lost := packets, 0, 0, false
-	for end := time.Now().Add(patience); missed == 0; {
+	// More may be lost later, and be told of by a later packet.
+	for end := time.Now().Add(patience); missed == 0 || seen+missed < sent; {
 		ctx, cancel := context.WithTimeout(context.Background(), impatience)
 		copies, err := conn.Receive(ctx)
 		cancel()
@@ -453,7 +458,7 @@ func TestLostPacketsAreCounted(t *testing.T) {
 			flood(t, s, 1)
 			sent++
 		case err != nil:
-			t.Fatalf("after %d packets: %v", seen, err)
+			t.Fatalf("after %d packets of %d, with %d missed: %v", seen, sent, missed, err)
 		}
 		for _, c := range copies {
 			seen, missed = seen+1, missed+int(c.Missed)

@@ -18,7 +18,7 @@ import (
 // way to the client ("narrow") only the router knows.
 func longPath(t *testing.T) (server, router, client *lab.Namespace) {
 	t.Helper()
-	server, router, client = labtest.Namespace(t, "server"), labtest.Namespace(t, "router"), labtest.Namespace(t, "client")
+	server, router, client = eager(t, "server"), labtest.Namespace(t, "router"), eager(t, "client")
 	labtest.Connect(t,
 		lab.End{Namespace: server, Interface: "eth0", Addresses: prefixes("192.0.2.10/24", "2001:db8:2::10/64")},
 		lab.End{Namespace: router, Interface: "wide", Addresses: prefixes("192.0.2.1/24", "2001:db8:2::1/64")})
@@ -154,6 +154,9 @@ func TestErrorsOfRealKernelsReachTheSender(t *testing.T) {
 			if _, err := conn.Write([]byte("anybody there?")); err != nil {
 				t.Fatal(err)
 			}
+			if err := errorOf(conn); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("%s, tracked %t, %s: the closed port says %v, want %v", tt.name, tt.tracked, f, err, unix.ECONNREFUSED)
+			}
 			local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 			entries, err := witness.Entries()
 			if err != nil {
@@ -162,9 +165,6 @@ func TestErrorsOfRealKernelsReachTheSender(t *testing.T) {
 			p := flow.Packet{Protocol: flow.UDP, Source: tt.local, Dest: tt.to, SourcePort: local.Port(), DestPort: tt.port}
 			if got := lab.Tracks(entries, &p); got != tt.tracked {
 				t.Errorf("%s, %s: tracked %t, want %t", tt.name, f, got, tt.tracked)
-			}
-			if err := errorOf(conn); !errors.Is(err, unix.ECONNREFUSED) {
-				t.Errorf("%s, tracked %t, %s: the closed port says %v, want %v", tt.name, tt.tracked, f, err, unix.ECONNREFUSED)
 			}
 			if err := shortLived(conn, f); err != nil {
 				t.Fatal(err)

@@ -13,6 +13,9 @@ import (
 	"sgc/policies"
 )
 
+// refusedFor is how long elements stay that a test has taken away long before.
+const refusedFor = 10 * time.Minute
+
 // timedBench is a bench whose policy lets everything through, with a kernel to
 // change timed elements in.
 type timedBench struct {
@@ -102,7 +105,7 @@ func TestRefusedUDP(t *testing.T) {
 			}
 			forwarded := to(peer, 4000, 5454, func(p *flow.Packet) { p.Forwarded, p.Dest = true, beyond[f] })
 			for _, h := range []policies.Held{single, space} {
-				set, e := compile.RefusedElement(h, time.Minute, 0)
+				set, e := compile.RefusedElement(h, refusedFor, 0)
 				b.change(t, false, set, e)
 			}
 			for _, row := range rows {
@@ -117,7 +120,7 @@ func TestRefusedUDP(t *testing.T) {
 			b.passes(t, refused.String()+", the space, routed", forwarded, true)
 			b.readsBack(t, single, space)
 			for _, h := range []policies.Held{single, space} {
-				set, e := compile.RefusedElement(h, time.Minute, 0)
+				set, e := compile.RefusedElement(h, refusedFor, 0)
 				b.change(t, true, set, e)
 			}
 			for _, row := range rows {
@@ -140,7 +143,7 @@ func (b *timedBench) readsBack(t *testing.T, want ...policies.Held) {
 			if !ok {
 				t.Errorf("set %s: %x is no element of ours", s.Name, e.First)
 			}
-			if e.Timeout != time.Minute || e.Expires <= 0 || e.Expires > time.Minute {
+			if e.Timeout != refusedFor || e.Expires <= 0 || e.Expires > refusedFor {
 				t.Errorf("set %s: %s of %s are left", s.Name, e.Expires, e.Timeout)
 			}
 			got[h] = true

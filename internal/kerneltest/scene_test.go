@@ -19,7 +19,7 @@ import (
 
 // How long a test waits for what ought to come, and for what ought not to.
 const (
-	patience   = 10 * time.Second
+	patience   = 30 * time.Second
 	impatience = 300 * time.Millisecond
 )
 
@@ -66,7 +66,7 @@ type scene struct {
 
 func newScene(t testing.TB) *scene {
 	t.Helper()
-	s := &scene{client: labtest.Namespace(t, "client"), host: labtest.Namespace(t, "host"), inside: labtest.Namespace(t, "inside")}
+	s := &scene{client: eager(t, "client"), host: eager(t, "host"), inside: eager(t, "inside")}
 	labtest.Connect(t,
 		lab.End{Namespace: s.host, Interface: "eth0", Addresses: prefixes("192.0.2.10/24", "2001:db8:2::10/64")},
 		lab.End{Namespace: s.client, Interface: "wire", Addresses: prefixes("192.0.2.20/24", "2001:db8:2::20/64",
@@ -91,6 +91,14 @@ func newScene(t testing.TB) *scene {
 	}
 	s.witness = labtest.Witness(t, s.host)
 	return s
+}
+
+// eager makes a namespace whose TCP goes on soon after it was refused.
+func eager(t testing.TB, name string) *lab.Namespace {
+	t.Helper()
+	ns := labtest.Namespace(t, name)
+	labtest.Eager(t, ns)
+	return ns
 }
 
 // serve echoes on a TCP port of a namespace until the test ends.

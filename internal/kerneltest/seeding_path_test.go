@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // pathDelay is how long a packet is under way on a distant path. Over a wire of
 // the lab, answers are there before the next segment leaves, and no window is
 // ever used up.
-const pathDelay = 20 * time.Millisecond
+const pathDelay = 50 * time.Millisecond
 
 // Packets there are of up to pathMTU bytes; what is more than pathLength of
 // them, one way, is lost.
@@ -30,6 +31,8 @@ const (
 // namespaces.
 func distantPath(t *testing.T, a, b lab.End) bool {
 	t.Helper()
+	var carriers sync.WaitGroup
+	t.Cleanup(carriers.Wait) // they end when the tunnels are closed, which is before
 	ends := [2]*os.File{tunnel(t, a), tunnel(t, b)}
 	if ends[0] == nil || ends[1] == nil {
 		return false
@@ -37,7 +40,7 @@ func distantPath(t *testing.T, a, b lab.End) bool {
 	for i, from := range ends {
 		to := ends[1-i]
 		packets := make(chan delayedPacket, pathLength)
-		go func() {
+		carriers.Go(func() {
 			defer close(packets)
 			for buf := make([]byte, 1<<16); ; {
 				n, err := from.Read(buf)
@@ -49,15 +52,15 @@ func distantPath(t *testing.T, a, b lab.End) bool {
 				default: // the path is full
 				}
 			}
-		}()
-		go func() {
+		})
+		carriers.Go(func() {
 			for p := range packets {
 				time.Sleep(time.Until(p.due))
 				if _, err := to.Write(p.bytes); err != nil && !errors.Is(err, fs.ErrClosed) {
 					t.Errorf("a packet of %d bytes is lost: %v", len(p.bytes), err)
 				}
 			}
-		}()
+		})
 	}
 	return true
 }
@@ -126,10 +129,7 @@ func setInterface(fd int, request uint, name string, fill func(*unix.Ifreq)) err
 // the wire where there can be one.
 func distantScene(t *testing.T) (s *scene, distant bool) {
 	t.Helper()
-	s = &scene{client: labtest.Namespace(t, "client"), host: labtest.Namespace(t, "host"), inside: labtest.Namespace(t, "inside")}
-	labtest.Connect(t,
-		lab.End{Namespace: s.host, Interface: "eth1", Addresses: prefixes("10.9.0.1/24")},
-		lab.End{Namespace: s.inside, Interface: "wire", Addresses: prefixes("10.9.0.2/24")})
+	s = &scene{client: eager(t, "client"), host: eager(t, "host")}
 	s.witness = labtest.Witness(t, s.host)
 	host := lab.End{Namespace: s.host, Interface: "eth0", Addresses: prefixes("192.0.2.10/24", "2001:db8:2::10/64")}
 	client := lab.End{Namespace: s.client, Interface: "wire", Addresses: prefixes("192.0.2.20/24", "2001:db8:2::20/64",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -51,13 +52,6 @@ func (s *stream) measured() (bytes uint64, stall time.Duration) {
 	return s.bytes, max(s.worst, time.Since(s.last))
 }
 
-// idleFor returns for how long nothing has arrived.
-func (s *stream) idleFor() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.last)
-}
-
 // run sends chunks of so many bytes every few milliseconds, until the test
 // closes the connections.
 func (s *stream) run(t *testing.T, sender, receiver net.Conn, chunk int, every time.Duration) {
@@ -101,9 +95,9 @@ func (s *stream) run(t *testing.T, sender, receiver net.Conn, chunk int, every t
 type seedingScene struct {
 	*scene
 	streams []*stream
-	// control crosses eth1, where nothing is ever refused: it stands still only
-	// if the machine does.
-	control *stream
+	// controls go the same way and are never refused: they stand still only if the
+	// machine does, or the path loses something.
+	controls []*stream
 	// bulk are the senders of the transfers; distant says that they fill their
 	// windows.
 	bulk    []*net.TCPConn
@@ -126,16 +120,28 @@ func newSeedingScene(t *testing.T) *seedingScene {
 			for _, hostSends := range []bool{true, false} {
 				for _, kind := range []string{"bulk", "half-closed", "idle", "UDP"} {
 					port++
-					s.add(t, f, opened, hostSends, kind, port)
+					one, sender := s.open(t, f, opened, hostSends, kind, port)
+					s.streams = append(s.streams, one)
+					if one.bulk {
+						s.bulk = append(s.bulk, sender.(*net.TCPConn))
+					}
 				}
 			}
 		}
 	}
-	here, there := tcpPair(t, s.host, addr("10.9.0.1"), s.inside, netip.AddrPortFrom(insideOf[flow.IPv4], 99))
-	s.control = &stream{name: "control", begin: closedChannel()}
-	s.control.run(t, here, there, 100, 5*time.Millisecond)
+	port = firstControl
+	for _, hostSends := range []bool{true, false} {
+		for _, kind := range []string{"bulk", "UDP"} {
+			one, _ := s.open(t, flow.IPv4, flow.Ingress, hostSends, kind, port)
+			s.controls = append(s.controls, one)
+			port++
+		}
+	}
 	return s
 }
+
+// The ports of the host at which the controls end.
+const firstControl, lastControl = 901, 904
 
 func closedChannel() chan struct{} {
 	c := make(chan struct{})
@@ -143,8 +149,8 @@ func closedChannel() chan struct{} {
 	return c
 }
 
-// add opens a flow. The host is the server of one that was opened inwards.
-func (s *seedingScene) add(t *testing.T, f flow.Family, opened flow.Direction, hostSends bool, kind string, port uint16) {
+// open opens a flow. The host is the server of one that was opened inwards.
+func (s *seedingScene) open(t *testing.T, f flow.Family, opened flow.Direction, hostSends bool, kind string, port uint16) (one *stream, sender net.Conn) {
 	t.Helper()
 	var here, there net.Conn
 	switch {
@@ -156,12 +162,13 @@ func (s *seedingScene) add(t *testing.T, f flow.Family, opened flow.Direction, h
 		here, there = tcpPair(t, s.host, hostOf[f], s.client, netip.AddrPortFrom(worldOf[f], port))
 	}
 	sends := "the peer sends"
-	sender, receiver := there, here
+	var receiver net.Conn
+	sender, receiver = there, here
 	if hostSends {
 		sends = "the host sends"
 		sender, receiver = here, there
 	}
-	one := &stream{
+	one = &stream{
 		name: fmt.Sprintf("%s, %s, opened by %s, %s", f, kind, opened, sends), opened: opened,
 		host: endOf(here.LocalAddr()), peer: endOf(here.RemoteAddr()), protocol: flow.TCP, begin: closedChannel(),
 	}
@@ -175,16 +182,13 @@ func (s *seedingScene) add(t *testing.T, f flow.Family, opened flow.Direction, h
 		}
 	case "idle":
 		one.begin = make(chan struct{})
-		chunk = 100
+		chunk = smallChunk
 	case "UDP":
-		one.protocol, chunk = flow.UDP, 100
+		one.protocol, chunk = flow.UDP, smallChunk
 	}
-	if kind == "bulk" {
-		one.bulk = true
-		s.bulk = append(s.bulk, sender.(*net.TCPConn))
-	}
-	s.streams = append(s.streams, one)
+	one.bulk = kind == "bulk"
 	one.run(t, sender, receiver, chunk, every)
+	return one, sender
 }
 
 func endOf(a net.Addr) netip.AddrPort {
@@ -238,9 +242,8 @@ func udpPair(t *testing.T, host, client *lab.Namespace, f flow.Family, opened fl
 }
 
 // flows waits until every transfer has more under way than a window without a
-// scale holds, if the path is long enough for it, and returns how many bytes a
-// second all of them bring together.
-func (s *seedingScene) flows(t *testing.T) float64 {
+// scale holds, if the path is long enough for it.
+func (s *seedingScene) flows(t *testing.T) {
 	t.Helper()
 	const unscaled = 1 << 16
 	fills := s.bulk
@@ -256,23 +259,49 @@ func (s *seedingScene) flows(t *testing.T) float64 {
 			t.Fatalf("%s → %s: %d bytes are under way, in a window of %d: nothing needs a scale", c.LocalAddr(), c.RemoteAddr(), underWay, window)
 		}
 	}
-	s.restart()
-	time.Sleep(longestStall / 2)
-	return s.speed(longestStall / 2)
 }
 
-// speed returns how many bytes a second all transfers brought within d, since
-// restart.
-func (s *seedingScene) speed(d time.Duration) float64 {
-	var total uint64
-	for _, one := range s.streams {
+// brought returns how many bytes a transfer brought since restart, on average.
+func brought(streams []*stream) float64 {
+	var total, n uint64
+	for _, one := range streams {
 		if one.bulk {
 			bytes, _ := one.measured()
-			total += bytes
+			total, n = total+bytes, n+1
 		}
 	}
-	return float64(total) / d.Seconds()
+	return float64(total) / float64(n)
 }
+
+// machineStall returns the longest time in which a control stood still since
+// restart.
+func (s *seedingScene) machineStall() time.Duration {
+	var longest time.Duration
+	for _, one := range s.controls {
+		_, stall := one.measured()
+		longest = max(longest, stall)
+	}
+	return longest
+}
+
+// watch waits until so many datagrams have come over the path in each direction,
+// and behind them what was sent before. On a machine that stalls that takes its
+// time.
+func (s *seedingScene) watch(t *testing.T, datagrams uint64) {
+	t.Helper()
+	for _, one := range s.controls {
+		if one.bulk {
+			continue
+		}
+		bytes, _ := one.measured()
+		if wanted := bytes + datagrams*smallChunk; !eventually(func() bool { bytes, _ = one.measured(); return bytes >= wanted }) {
+			t.Fatalf("the control, which nobody refuses, stands still: %s", one.name)
+		}
+	}
+}
+
+// smallChunk is the size of what flows send that are no transfers.
+const smallChunk = 100
 
 // underWay returns the window that the peer grants a sender, and how much of it
 // the peer has yet to acknowledge, in bytes.
@@ -292,20 +321,18 @@ func underWay(t *testing.T, c *net.TCPConn) (window, unacknowledged uint32) {
 
 // restart begins to measure all streams.
 func (s *seedingScene) restart() {
-	s.control.restart()
-	for _, one := range s.streams {
+	for _, one := range slices.Concat(s.controls, s.streams) {
 		one.restart()
 	}
 }
 
-// silent reports whether nothing at all has arrived for a while.
-func (s *seedingScene) silent() bool {
+// received returns how many bytes have arrived since restart.
+func (s *seedingScene) received() (total uint64) {
 	for _, one := range s.streams {
-		if since := one.idleFor(); since < impatience {
-			return false
-		}
+		bytes, _ := one.measured()
+		total += bytes
 	}
-	return true
+	return total
 }
 
 func (s *seedingScene) beginIdle() {

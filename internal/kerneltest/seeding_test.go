@@ -3,8 +3,10 @@ package kerneltest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,11 +26,32 @@ const longestStall = time.Second
 
 // A session that is older than the first conntrack rule goes on without a
 // pause, in both directions, if entries were made for the host's sockets before.
+//
+// A transfer may be unlucky, and lose what it sends again, too, when the machine
+// stalls. What a missing or a wrong entry does, it does each time.
 func TestSeededFlowsDoNotStall(t *testing.T) {
 	s := newSeedingScene(t)
-	before := s.flows(t)
-	if got := seedSockets(t, s.host); got.Done != len(s.streams)+1 || got.Exists+got.Full != 0 {
-		t.Fatalf("%+v, want %d entries", got, len(s.streams)+1)
+	s.flows(t)
+	for tries := 3; ; tries-- {
+		stalled := s.comesIntoForce(t)
+		if len(stalled) == 0 || t.Failed() {
+			return
+		}
+		if tries == 1 {
+			t.Fatal(strings.Join(stalled, "\n"))
+		}
+		t.Logf("once more, since this may be luck:\n%s", strings.Join(stalled, "\n"))
+		s.forget(t)
+	}
+}
+
+// comesIntoForce makes entries, and then the rules that refuse what has none. It
+// returns what stood still meanwhile.
+func (s *seedingScene) comesIntoForce(t *testing.T) (stalled []string) {
+	t.Helper()
+	all := len(s.streams) + len(s.controls)
+	if got := seedSockets(t, s.host); got.Done != all || got.Exists+got.Full != 0 {
+		t.Fatalf("%+v, want %d entries", got, all)
 	}
 	entries, err := s.witness.Entries()
 	if err != nil {
@@ -48,9 +71,8 @@ func TestSeededFlowsDoNotStall(t *testing.T) {
 		}
 	}
 	s.restart()
-	start := time.Now()
 	refuseAllButEstablished(t, s.host)
-	if got := seedSockets(t, s.host); got.Exists != len(s.streams)+1 || got.Done != 0 {
+	if got := seedSockets(t, s.host); got.Exists != all || got.Done != 0 {
 		t.Errorf("the second time: %+v, want nothing new", got)
 	}
 	time.Sleep(longestStall / 2)
@@ -63,15 +85,42 @@ func TestSeededFlowsDoNotStall(t *testing.T) {
 	}
 	s.beginIdle()
 	time.Sleep(2 * longestStall)
+	s.watch(t, 10) // also where the machine stalled all the time
 	// Where only some segments are refused, a transfer crawls.
-	if after := s.speed(time.Since(start)); after < before/4 {
-		t.Errorf("the transfers bring %.1f MB/s, and brought %.1f MB/s before", after/1e6, before/1e6)
+	if ours, theirs := brought(s.streams), brought(s.controls); ours < theirs/4 {
+		stalled = append(stalled, fmt.Sprintf("a transfer brought %.1f MB, and one that nobody refuses %.1f MB", ours/1e6, theirs/1e6))
 	}
-	_, machine := s.control.measured()
+	machine := s.machineStall()
 	for _, one := range s.streams {
-		if bytes, stall := one.measured(); bytes == 0 || stall > longestStall+machine {
-			t.Errorf("%s: %d bytes, and stood still for %s (the machine for %s)", one.name, bytes, stall, machine)
+		if bytes, stall := one.measured(); bytes == 0 || stall > longestStall+2*machine {
+			stalled = append(stalled, fmt.Sprintf("%s: %d bytes, and stood still for %s (what nobody refuses for %s)", one.name, bytes, stall, machine))
 		}
+	}
+	return stalled
+}
+
+// forget takes the rules and all entries away.
+func (s *seedingScene) forget(t *testing.T) {
+	t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(s.host.FD()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: strict})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel goes on tracking for a moment.
+	if !eventually(func() bool {
+		s.flush(t)
+		rest(impatience)
+		entries, err := s.witness.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries) == 0
+	}) {
+		t.Fatal("the kernel goes on tracking without rules")
 	}
 }
 
@@ -83,19 +132,21 @@ func TestUnseededFlowsStallUntilTheyAreSeeded(t *testing.T) {
 	lift := refuseAll(t, s.host)
 	refuseAllButEstablished(t, s.host)
 	lift()
-	if !eventually(s.silent) {
+	if !eventually(func() bool {
+		was := s.received()
+		s.watch(t, 5)
+		return s.received() == was
+	}) {
 		t.Fatal("what was on its way goes on arriving")
 	}
 	s.beginIdle()
 	s.restart()
-	time.Sleep(2 * longestStall)
+	time.Sleep(longestStall)
+	s.watch(t, 10)
 	for _, one := range s.streams {
 		if bytes, _ := one.measured(); bytes != 0 {
 			t.Errorf("%s: %d bytes came through without an entry", one.name, bytes)
 		}
-	}
-	if bytes, stall := s.control.measured(); bytes == 0 || stall > longestStall {
-		t.Errorf("the control, which nobody refuses: %d bytes, and stood still for %s", bytes, stall)
 	}
 	seedSockets(t, s.host)
 	for _, one := range s.streams {
@@ -143,17 +194,15 @@ func TestSeededHandshakesGoOn(t *testing.T) {
 			}
 			lead(net.HardwareAddr{2, 0, 0, 0, 0, 0x99})
 			type dialled struct {
-				session
-				err error
+				conn net.Conn
+				err  error
 			}
 			result := make(chan dialled, 1)
-			wait := patience
-			if !tt.seed {
-				wait = 3 * longestStall // several retransmissions
-			}
+			ctx, giveUp := context.WithTimeout(context.Background(), 3*patience)
+			t.Cleanup(giveUp)
 			go func() {
-				one, err := tryConnect(t, from, client, netip.AddrPortFrom(server, 80), wait)
-				result <- dialled{one, err}
+				c, err := from.DialTCP(ctx, netip.AddrPortFrom(client, 0), netip.AddrPortFrom(server, 80))
+				result <- dialled{c, err}
 			}()
 			state := conntrack.SynReceived
 			if tt.opened == flow.Egress {
@@ -171,12 +220,18 @@ func TestSeededHandshakesGoOn(t *testing.T) {
 			refuseAllButEstablished(t, s.host)
 			lift()
 			lead(right)
+			if !tt.seed {
+				time.AfterFunc(3*longestStall, giveUp) // several retransmissions
+			}
 			got := <-result
+			if got.err == nil {
+				defer got.conn.Close()
+			}
 			if tt.seed != (got.err == nil) {
 				t.Fatalf("connect: %v", got.err)
 			}
 			if tt.seed {
-				got.exchange(t)
+				session{got.conn, netip.AddrPort{}, netip.AddrPortFrom(server, 80)}.exchange(t)
 			}
 		})
 	}
@@ -199,8 +254,11 @@ func hasSocket(t *testing.T, ns *lab.Namespace, state conntrack.SocketState) boo
 	return found
 }
 
+// strict is the table of refuseAllButEstablished.
+const strict = "strict"
+
 // refuseAllButEstablished lets TCP and UDP cross the host's eth0 only if they
-// belong to an entry.
+// belong to an entry, or to a control.
 func refuseAllButEstablished(t *testing.T, ns *lab.Namespace) {
 	t.Helper()
 	established := []expr.Any{
@@ -209,10 +267,10 @@ func refuseAllButEstablished(t *testing.T, ns *lab.Namespace) {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
-	refuseAtEth0(t, ns, "strict", -150, established)
+	refuseAtEth0(t, ns, strict, -150, established)
 }
 
-// refuseAll lets no TCP and UDP cross the host's eth0 until it is lifted. The
+// refuseAll lets no TCP and UDP but the controls cross the host's eth0 until it is lifted. The
 // kernel begins to track connections when it reads the first rule that asks for
 // their state, which is a little before that rule is in force: what passes
 // meanwhile gets an entry.
@@ -243,14 +301,21 @@ func refuseAtEth0(t *testing.T, ns *lab.Namespace, name string, in nftables.Chai
 		hook     *nftables.ChainHook
 		priority nftables.ChainPriority
 		key      expr.MetaKey
+		// port is where headers have that of the host.
+		port uint32
 	}{
-		{"in", nftables.ChainHookPrerouting, in, expr.MetaKeyIIFNAME},
-		{"out", nftables.ChainHookPostrouting, 150, expr.MetaKeyOIFNAME},
+		{"in", nftables.ChainHookPrerouting, in, expr.MetaKeyIIFNAME, 2},
+		{"out", nftables.ChainHookPostrouting, 150, expr.MetaKeyOIFNAME, 0},
 	} {
 		chain := c.AddChain(&nftables.Chain{Name: at.name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: at.hook, Priority: &at.priority})
-		rules := accept
+		rules := append(accept[:len(accept):len(accept)], []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: at.port, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binaryutil.BigEndian.PutUint16(firstControl)},
+			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: binaryutil.BigEndian.PutUint16(lastControl)},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		})
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			rules = append(rules[:len(rules):len(rules)], []expr.Any{
+			rules = append(rules, []expr.Any{
 				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
 				&expr.Verdict{Kind: expr.VerdictDrop},

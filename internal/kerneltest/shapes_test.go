@@ -155,7 +155,7 @@ func TestPacketsWithOptionsAreJudgedByTheirPorts(t *testing.T) {
 			delete(waiting[at], string(b[:n]))
 		}
 	}
-	time.Sleep(impatience)
+	rest(impatience)
 	for at, c := range servers {
 		if n, _, err := readFrom(c, b, time.Millisecond); err == nil {
 			t.Errorf("%s: %s passed", at, b[:n])

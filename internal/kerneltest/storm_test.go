@@ -68,12 +68,16 @@ func newStorm(t *testing.T, texts [2]string, allowed, refused []flow.Packet) *st
 	return s
 }
 
+// fewest packets must meet the changes.
+const fewest = 1000
+
 // run lets the policies take turns for a time, and fails the test if any packet
 // is judged otherwise than by both of them.
 func (s *storm) run(t *testing.T, d time.Duration) {
 	t.Helper()
 	count := countPackets(t, s.stand.Host)
 	var stop atomic.Bool
+	var sent atomic.Int64
 	flooded := make(chan error, 1)
 	go func() {
 		wire := s.stand.Wire("eth0")
@@ -82,17 +86,21 @@ func (s *storm) run(t *testing.T, d time.Duration) {
 			for _, b := range s.packets {
 				err = errors.Join(err, wire.Send(b))
 			}
+			sent.Add(int64(len(s.packets)))
 		}
 		flooded <- err
 	}()
-	err := s.alternate(time.Now().Add(d))
+	// On a machine that stalls, the time may be over before it has begun.
+	const enough = 4 * fewest
+	err := s.alternate(time.Now().Add(d), func() bool { return sent.Load() >= enough })
 	stop.Store(true)
 	if err := errors.Join(err, <-flooded); err != nil {
 		t.Fatal(err)
 	}
 	n := count.read(t)
 	for was := n; ; was = n {
-		time.Sleep(20 * time.Millisecond)
+		rest(50 * time.Millisecond)
+		labtest.Settle(t)
 		if n = count.read(t); n == was {
 			break // what was on its way has come
 		}
@@ -104,16 +112,18 @@ func (s *storm) run(t *testing.T, d time.Duration) {
 	if n.passed[1] != 0 {
 		t.Errorf("%d of %d packets were wrongly let through", n.passed[1], n.arrived[1])
 	}
-	if n.arrived[0]+n.arrived[1] < 1000 || s.changes == 0 {
+	if n.arrived[0]+n.arrived[1] < fewest || s.changes == 0 {
 		t.Errorf("%d packets met %d changes", n.arrived[0]+n.arrived[1], s.changes)
 	}
 }
 
-// alternate applies the two policies in turn.
-func (s *storm) alternate(until time.Time) error {
+// alternate applies the two policies in turn until a time, and until there was
+// enough to see, for which the test does not wait for ever.
+func (s *storm) alternate(until time.Time, enough func() bool) error {
 	ctx := context.Background()
 	var known apply.Known
-	for time.Now().Before(until) {
+	last := until.Add(patience)
+	for now := time.Now(); now.Before(until) || !enough() && now.Before(last); now = time.Now() {
 		have, err := s.kernel.SnapshotKnowing(ctx, nil, known)
 		if err != nil {
 			return err

@@ -88,9 +88,12 @@ const (
 	judgeWindow = 256
 	// judgeRounds is how often a packet is sent that did not arrive: the
 	// backlog is shared with everything else that the machine receives.
-	judgeRounds = 3
-	// judgePatience is how long the kernel may take over a window.
-	judgePatience = 10 * time.Second
+	judgeRounds = 5
+	// judgePatience is how long the kernel may take over a window, and judgeEnd
+	// after how long the packet that ends it is sent again, which may be lost as
+	// any other.
+	judgePatience = 30 * time.Second
+	judgeEnd      = time.Second
 	// reportsEach is how many reports a packet makes at most.
 	reportsEach = 3
 	// reportBytes of a packet are enough for both network headers.

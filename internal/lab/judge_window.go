@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"sgc/internal/flow"
 	"sgc/internal/nflog"
@@ -95,33 +96,46 @@ func (j *Judge) collect(sent map[uint16]question) error {
 	if err != nil {
 		return err
 	}
-	if err := j.stand.ports[0].wire.Send(packet); err != nil {
-		return err
+	for until := time.Now().Add(judgePatience); ; {
+		if err := j.stand.ports[0].wire.Send(packet); err != nil {
+			return err
+		}
+		ended, err := j.reports(sent, last)
+		if ended || err != nil {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("the last of %d packets did not arrive within %s", len(sent), judgePatience)
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), judgePatience)
+}
+
+// reports reads reports until that of the last packet, for a while.
+func (j *Judge) reports(sent map[uint16]question, last uint16) (ended bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), judgeEnd)
 	defer cancel()
 	for {
 		copies, err := j.log.Receive(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("the last of %d packets did not arrive within %s", len(sent), judgePatience)
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, c := range copies {
 			if c.Missed > 0 {
-				return nflog.ErrLost
+				return false, nflog.ErrLost
 			}
 			_, e, err := Parse(c.Payload)
 			if err != nil {
-				return err
+				return false, err
 			}
 			if c.Prefix == reportEnd && e.ID == last {
-				return nil
+				return true, nil
 			}
 			if q, ok := sent[e.ID]; ok {
 				if err := j.report(q, c); err != nil {
-					return err
+					return false, err
 				}
 			}
 		}

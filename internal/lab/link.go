@@ -15,7 +15,7 @@ import (
 
 // usableWithin bounds the wait for a link that has just been made. The kernel
 // tells carrier changes from a work queue, up to a second late.
-const usableWithin = 10 * time.Second
+const usableWithin = 30 * time.Second
 
 // End is one end of a wire.
 type End struct {

@@ -146,7 +146,7 @@ func TestTrafficCrossesARouterInBothFamilies(t *testing.T) {
 		}
 		t.Cleanup(func() { listener.Close() })
 		go lab.Echo(listener)
-		ctx := within(t, 5*time.Second)
+		ctx := within(t, 30*time.Second)
 		if err := l.left.Ping(ctx, lab.Ping{Dest: addr(server), ID: 77, Seq: 1}); err != nil {
 			t.Error(err)
 		}
@@ -155,7 +155,7 @@ func TestTrafficCrossesARouterInBothFamilies(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if err := lab.RoundTrip(c, make([]byte, 1<<20), 5*time.Second); err != nil {
+		if err := lab.RoundTrip(c, make([]byte, 1<<20), 30*time.Second); err != nil {
 			t.Error(err)
 		}
 	}

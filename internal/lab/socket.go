@@ -222,7 +222,8 @@ func (n *Namespace) exchange(ctx context.Context, conn *socket.Conn, p Ping, req
 			return fmt.Errorf("bind to %s: %w", p.Source, err)
 		}
 	}
-	if err := conn.Sendto(ctx, request, 0, sockaddr(p.Dest)); err != nil {
+	// Sent it is in any case: a busy machine may have used up the time before.
+	if err := conn.Sendto(context.WithoutCancel(ctx), request, 0, sockaddr(p.Dest)); err != nil {
 		return err
 	}
 	b := make([]byte, 1<<16)

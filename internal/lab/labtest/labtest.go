@@ -121,6 +121,29 @@ func Witness(t testing.TB, ns *lab.Namespace) *lab.Witness {
 	return w
 }
 
+// Eager makes TCP of the namespace try again at least every second when it hears
+// nothing, and not give up for a minute and more, so that it goes on soon after a
+// while in which it was refused. Older kernels have no setting for the former, and
+// try less often.
+func Eager(t testing.TB, ns *lab.Namespace) {
+	t.Helper()
+	for _, s := range [][2]string{
+		{"tcp_rto_max_ms", "1000"}, {"tcp_retries2", "120"}, {"tcp_syn_retries", "120"}, {"tcp_synack_retries", "120"},
+	} {
+		if err := ns.SetSysctl("net/ipv4/"+s[0], s[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Settle waits until no packet is in the midst of rules that were replaced.
+func Settle(t testing.TB) {
+	t.Helper()
+	if err := lab.Settle(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func closeAfter(t testing.TB, c interface{ Close() error }) {
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
