@@ -10,23 +10,23 @@ import (
 	"sgc/internal/ruleset"
 )
 
-// DynamicElements returns the keys of what packets have put into a set of the
-// table inet sgc and time has not taken out yet, sorted; none if the kernel holds
-// no such set. No generation counts what packets do: another element may be there
-// a moment later.
-func (k *Kernel) DynamicElements(ctx context.Context, set string) ([]string, error) {
+// DynamicElements returns what packets have put into a set of the table inet sgc
+// and time has not taken out yet, with the time that each has left, sorted by
+// First; none if the kernel holds no such set. No generation counts what packets
+// do: another element may be there a moment later.
+func (k *Kernel) DynamicElements(ctx context.Context, set string) ([]ruleset.TimedElement, error) {
 	c, err := k.dial()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := c.dynamicElements(ctx, set)
+	elements, err := c.dynamicElements(ctx, set)
 	if err != nil {
 		err = fmt.Errorf("elements of set %s: %w", set, explain(err))
 	}
-	return keys, errors.Join(err, c.close())
+	return elements, errors.Join(err, c.close())
 }
 
-func (c *conn) dynamicElements(ctx context.Context, name string) ([]string, error) {
+func (c *conn) dynamicElements(ctx context.Context, name string) ([]ruleset.TimedElement, error) {
 	s, err := c.set(ctx, tableName, name)
 	if err == nil {
 		err = c.readTimed(ctx, tableName, s, func(int) {})
@@ -37,11 +37,7 @@ func (c *conn) dynamicElements(ctx context.Context, name string) ([]string, erro
 	case err != nil:
 		return nil, err
 	}
-	keys := make([]string, len(s.Timed))
-	for i, e := range s.Timed {
-		keys[i] = e.First
-	}
-	return keys, nil
+	return s.Timed, nil
 }
 
 // RemoveDynamic takes elements, by their keys, out of a dynamic set of the table,

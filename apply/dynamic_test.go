@@ -42,9 +42,16 @@ func (l *lab) putFlows(n int, timeout string) {
 
 func (l *lab) flows() []string {
 	l.t.Helper()
-	keys, err := l.kernel.DynamicElements(context.Background(), flowsName)
+	elements, err := l.kernel.DynamicElements(context.Background(), flowsName)
 	if err != nil {
 		l.t.Fatal(err)
+	}
+	var keys []string
+	for _, e := range elements {
+		keys = append(keys, e.First)
+		if e.Expires <= 0 || e.Expires > 600*time.Second {
+			l.t.Errorf("an element has %s left", e.Expires)
+		}
 	}
 	return keys
 }

@@ -208,11 +208,7 @@ func (c *compiler) addHostSets() {
 			c.addAddressSet("resolvers."+suffix, "host.dns_resolvers", f, ranges)
 		}
 		c.addRefusedSets(f)
-		c.addSet(&ruleset.Set{
-			Name: otherFlowsSet(f), Comment: "live flows of other protocols",
-			Key:     otherFlowTypes(f),
-			Dynamic: true, Timeout: otherTimeout, Size: otherFlows,
-		})
+		c.addSet(otherFlowsIn(f))
 	}
 }
 

@@ -17,13 +17,21 @@ func otherFlowTypes(f flow.Family) []ruleset.Type {
 	return []ruleset.Type{ruleset.IfName, ruleset.InetProto, addressType(f)}
 }
 
-// OtherFlows returns the names of the dynamic sets in which live flows of other
-// protocols are remembered. The table of every policy that governs an interface has
-// them.
-func OtherFlows() []string {
-	var sets []string
+func otherFlowsIn(f flow.Family) *ruleset.Set {
+	return &ruleset.Set{
+		Name: otherFlowsSet(f), Comment: "live flows of other protocols",
+		Key:     otherFlowTypes(f),
+		Dynamic: true, Timeout: otherTimeout, Size: otherFlows,
+	}
+}
+
+// OtherFlows returns the dynamic sets in which live flows of other protocols are
+// remembered. The table of every policy that governs an interface has them: they
+// are the same in all.
+func OtherFlows() []*ruleset.Set {
+	var sets []*ruleset.Set
 	for _, f := range flow.Families {
-		sets = append(sets, otherFlowsSet(f))
+		sets = append(sets, otherFlowsIn(f))
 	}
 	return sets
 }

@@ -12,7 +12,8 @@ import (
 // The sets' keys are made by packets, and read back here.
 func TestOtherFlow(t *testing.T) {
 	table := Compile(&policies.Policy{Interfaces: []*policies.Interface{{Name: "eth0"}}}, Environment{})
-	for _, name := range OtherFlows() {
+	for _, set := range OtherFlows() {
+		name := set.Name
 		n := slices.IndexFunc(table.Sets, func(s *ruleset.Set) bool { return s.Name == name })
 		if n < 0 || !table.Sets[n].Dynamic {
 			t.Fatalf("there is no dynamic set %s", name)

@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"testing"
+	"time"
 
 	"sgc/internal/corpus"
 	"sgc/internal/flow"
@@ -24,7 +25,7 @@ func TestChangeLaws(t *testing.T) {
 			return e
 		}
 		before, old, new := side(), side(), side()
-		past := (*policies.Past)(nil).Add(before.Policy, old.Policy).Forget(old.Policy)
+		past := (*policies.Past)(nil).Add(before.Policy, old.Policy, time.Time{}).Forget(old.Policy)
 		then, now := policies.NewJudge(old.Policy), policies.NewJudge(new.Policy)
 		deleted := policies.NewPastJudge(past, then, new.Policy)
 		o := ChangeOptions{Old: old, New: new, Past: past, Routes: s.routes, Openers: s.openers}

@@ -3,6 +3,7 @@ package conntrack
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"sgc/internal/flow"
 	"sgc/policies"
@@ -68,7 +69,7 @@ func TestWhatAChangeDoesToOtherFlows(t *testing.T) {
 				o.New = &Enforced{Policy: load(t, text)}
 				if o.Old != nil {
 					o.Past = past.Forget(o.Old.Policy)
-					past = o.Past.Add(o.Old.Policy, o.New.Policy)
+					past = o.Past.Add(o.Old.Policy, o.New.Policy, time.Time{})
 				}
 			}
 			c := NewChange(o)

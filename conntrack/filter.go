@@ -3,6 +3,7 @@ package conntrack
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"sgc/internal/flow"
@@ -31,6 +32,16 @@ type Filter struct {
 	Ports *flow.PortRange
 	// Revoked takes only flows that no rule allows any more.
 	Revoked bool
+}
+
+// TakesOthers reports whether the filter may take flows of protocols other than
+// TCP, UDP and ICMP.
+func (f *Filter) TakesOthers() bool {
+	if f.Ports != nil || len(f.Classes) > 0 && !slices.ContainsFunc(f.Classes, func(c Class) bool { return c != ClassOpen }) {
+		return false
+	}
+	// ICMP of the wrong family is another protocol.
+	return f.Protocol == nil || f.Protocol.IsOther(flow.IPv4) || f.Protocol.IsOther(flow.IPv6)
 }
 
 // Matches reports whether the filter takes an entry.

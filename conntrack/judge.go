@@ -119,7 +119,7 @@ func (j *Judge) Entry(e *Entry, out *Judged) error {
 	}
 	for i := range n {
 		l := &out.room[i]
-		l.Standing = j.policy.Standing(&l.Packet)
+		l.Standing = j.standing(&l.Packet)
 		if l.Standing.Class == policies.Unmanaged {
 			continue
 		}

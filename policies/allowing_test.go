@@ -3,6 +3,7 @@ package policies_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"sgc/internal/corpus"
 	"sgc/internal/flow"
@@ -81,7 +82,7 @@ func TestAllowedNamesPastRules(t *testing.T) {
 		group("a", ssh("203.0.113.0/24"), everybody), group("b", ssh("203.0.113.1"), everything(flow.Egress, "any", "0.0.0.0/0")))
 	now := policyOn(blocks(block("eth*", "a"), block("eth9")), group("a", ssh("203.0.113.128/25")))
 	var none *policies.Past
-	j := policies.NewPastJudge(throughJSON(t, none.Add(old, now)), nil, now)
+	j := policies.NewPastJudge(throughJSON(t, none.Add(old, now, time.Time{})), nil, now)
 	for _, tc := range []struct {
 		name   string
 		packet flow.Packet
@@ -129,7 +130,7 @@ func TestAllowedAgreesWithOnlyDeleted(t *testing.T) {
 		old, new := corpus.Policy(r, corpus.Options{}), corpus.Policy(r, corpus.Options{})
 		new.Groups = slices.DeleteFunc(new.Groups, func(*policies.Group) bool { return r.IntN(3) == 0 })
 		var none *policies.Past
-		j := policies.NewPastJudge(none.Add(old, new), nil, new)
+		j := policies.NewPastJudge(none.Add(old, new, time.Time{}), nil, new)
 		packets := corpus.NewPackets(r, old)
 		for range 200 {
 			p := packets.Next()

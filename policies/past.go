@@ -3,6 +3,7 @@ package policies
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"sgc/internal/flow"
 )
@@ -14,7 +15,8 @@ import (
 // A Past is a value: nothing changes it. It marshals to JSON and back without
 // loss. The nil Past is empty.
 type Past struct {
-	// Rules are sorted, and no two differ in their peers alone.
+	// Rules are sorted. No two differ in their peers alone, and those that differ
+	// in Gone and Pos besides have no peer in common.
 	Rules []*PastRule
 }
 
@@ -22,12 +24,20 @@ type Past struct {
 type PastRule struct {
 	// Interface is the name of the block. Except are the names of those blocks
 	// that governed some of its interfaces in its place, sorted.
-	Interface    string         `json:"interface"`
-	Except       []string       `json:"except,omitempty"`
-	Group        string         `json:"group"`
-	Direction    flow.Direction `json:"direction"`
-	AllProtocols bool           `json:"all_protocols,omitempty"`
-	Protocol     flow.Protocol  `json:"protocol,omitempty"`
+	Interface string         `json:"interface"`
+	Except    []string       `json:"except,omitempty"`
+	Group     string         `json:"group"`
+	Direction flow.Direction `json:"direction"`
+	// ID names the rule as in Rule, and Pos is where it stood last. Records of
+	// older versions have neither: ID is "" then.
+	ID  string `json:"id,omitempty"`
+	Pos Pos    `json:"pos,omitzero"`
+	// Gone is when a policy was applied under which it did not allow its peers
+	// there any more: the last time, if it came and went. It is zero in records of
+	// older versions.
+	Gone         time.Time     `json:"gone,omitzero"`
+	AllProtocols bool          `json:"all_protocols,omitempty"`
+	Protocol     flow.Protocol `json:"protocol,omitempty"`
 	// Ports, ICMPType and ICMPCode are as in Rule.
 	Ports    []flow.PortRange `json:"ports,omitempty"`
 	ICMPType int              `json:"icmp_type,omitempty"`
@@ -41,19 +51,23 @@ type PastRule struct {
 // IsEmpty reports whether nothing is past.
 func (p *Past) IsEmpty() bool { return p == nil || len(p.Rules) == 0 }
 
-// Add returns the past of what is there once old has given way to new: p, and
-// what a group could let through on an interface under old and cannot under
-// new, whether its rule is gone or narrowed, a list or a group in it has
-// shrunk, or the group is no longer attached there. It may hold more: what new
-// allows by several rules in the place of one. old may be nil, and is the
-// policy that was enforced; the same change twice adds nothing.
-func (p *Past) Add(old, new *Policy) *Past {
-	b := pastBuilder{rules: map[string]*PastRule{}}
-	if !p.IsEmpty() {
-		for _, r := range p.Rules {
-			b.add(r)
-		}
+// Address returns the rule's address in plans, or that of its group if nobody
+// knows which of its rules it was.
+func (r *PastRule) Address() string {
+	if r.ID == "" {
+		return (&Group{Name: r.Group}).Address()
 	}
+	return (&Rule{Group: r.Group, Direction: r.Direction, ID: r.ID}).Address()
+}
+
+// Add returns the past of what is there once old has given way to new, which is
+// applied at a time: p, and what a group could let through on an interface under
+// old and cannot under new, whether its rule is gone or narrowed, a list or a
+// group in it has shrunk, or the group is no longer attached there. It may hold
+// more: what new allows by several rules in the place of one. old may be nil, and
+// is the policy that was enforced; the same change twice adds nothing.
+func (p *Past) Add(old, new *Policy, at time.Time) *Past {
+	b := newPastBuilder(p)
 	if old != nil {
 		then, now := newHistory(old), newHistory(new)
 		minus := differences{}
@@ -63,7 +77,7 @@ func (p *Past) Add(old, new *Policy) *Past {
 				for _, r := range then.judge.rules[name] {
 					if gone := minus.of(then.peers(r), now.still(where, r)); len(gone) > 0 {
 						b.add(&PastRule{
-							Interface: where.name, Except: where.except, Group: name,
+							Interface: where.name, Except: where.except, Group: name, ID: r.ID, Pos: r.Pos, Gone: at,
 							Direction: r.Direction, AllProtocols: r.AllProtocols, Protocol: r.Protocol,
 							Ports: r.Ports, ICMPType: r.ICMPType, ICMPCode: r.ICMPCode,
 							Peers: gone,
@@ -100,33 +114,60 @@ func groupNames(p *Policy) map[string]bool {
 	return names
 }
 
-// pastBuilder collects rules; those that differ in their peers alone become one.
+// pastBuilder collects rules.
 type pastBuilder struct {
-	rules map[string]*PastRule
+	// rules are those that differ in their peers, Gone and Pos alone, by what they
+	// have in common.
+	rules map[string][]*PastRule
+	minus differences
 }
 
+func newPastBuilder(p *Past) *pastBuilder {
+	b := &pastBuilder{rules: map[string][]*PastRule{}, minus: differences{}}
+	if !p.IsEmpty() {
+		for _, r := range p.Rules {
+			b.rules[r.key()] = append(b.rules[r.key()], r)
+		}
+	}
+	return b
+}
+
+// add takes what a rule has just ceased to allow. What of it had ceased before,
+// and came back since, is past from now on.
 func (b *pastBuilder) add(r *PastRule) {
 	if len(r.Peers) == 0 {
 		return
 	}
 	key := r.key()
-	have := b.rules[key]
-	if have == nil {
-		b.rules[key] = r
-		return
+	var all []*PastRule
+	for _, have := range b.rules[key] {
+		if have.Gone.Equal(r.Gone) {
+			if len(minusRanges(r.Peers, have.Peers)) == 0 {
+				r = have
+				continue
+			}
+			both := *r
+			both.Peers = flow.MergeRanges(append(slices.Clone(have.Peers), r.Peers...))
+			r = &both
+			continue
+		}
+		switch rest := b.minus.of(have.Peers, r.Peers); {
+		case len(rest) == 0:
+		case sameRanges(rest, have.Peers):
+			all = append(all, have)
+		default:
+			some := *have
+			some.Peers = rest
+			all = append(all, &some)
+		}
 	}
-	if len(minusRanges(r.Peers, have.Peers)) == 0 {
-		return
-	}
-	both := *have
-	both.Peers = flow.MergeRanges(append(slices.Clone(have.Peers), r.Peers...))
-	b.rules[key] = &both
+	b.rules[key] = append(all, r)
 }
 
-// key tells apart what is more than a matter of peers.
+// key tells apart what is more than a matter of peers, and of when.
 func (r *PastRule) key() string {
 	meaning := Rule{Direction: r.Direction, AllProtocols: r.AllProtocols, Protocol: r.Protocol, Ports: r.Ports, ICMPType: r.ICMPType, ICMPCode: r.ICMPCode}
-	return strings.Join([]string{r.Interface, strings.Join(r.Except, "/"), r.Group, meaningOf(&meaning)}, " ")
+	return strings.Join([]string{r.Interface, strings.Join(r.Except, "/"), r.Group, r.ID, meaningOf(&meaning)}, " ")
 }
 
 func (b *pastBuilder) past() *Past {
@@ -139,17 +180,19 @@ func (b *pastBuilder) past() *Past {
 	// Peers that are equal are kept once.
 	shared := map[flow.Range][][]flow.Range{}
 	for _, k := range keys {
-		r := b.rules[k]
-		same := shared[r.Peers[0]]
-		n := slices.IndexFunc(same, func(p []flow.Range) bool { return sameRanges(p, r.Peers) })
-		if n < 0 {
-			shared[r.Peers[0]] = append(same, r.Peers)
-		} else if &same[n][0] != &r.Peers[0] {
-			again := *r
-			again.Peers = same[n]
-			r = &again
+		slices.SortFunc(b.rules[k], func(x, y *PastRule) int { return x.Gone.Compare(y.Gone) })
+		for _, r := range b.rules[k] {
+			same := shared[r.Peers[0]]
+			n := slices.IndexFunc(same, func(p []flow.Range) bool { return sameRanges(p, r.Peers) })
+			if n < 0 {
+				shared[r.Peers[0]] = append(same, r.Peers)
+			} else if &same[n][0] != &r.Peers[0] {
+				again := *r
+				again.Peers = same[n]
+				r = &again
+			}
+			out.Rules = append(out.Rules, r)
 		}
-		out.Rules = append(out.Rules, r)
 	}
 	return out
 }

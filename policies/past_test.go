@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -137,7 +138,7 @@ func TestOnlyDeletedGroups(t *testing.T) {
 			n := len(tc.past) - 1
 			for i := range n {
 				if i > 0 {
-					past = past.Add(tc.past[i-1], tc.past[i]).Forget(tc.past[i])
+					past = past.Add(tc.past[i-1], tc.past[i], day(i)).Forget(tc.past[i])
 				}
 			}
 			p := session(tc.on, peer)
@@ -179,6 +180,81 @@ func throughJSON(t *testing.T, past *policies.Past) *policies.Past {
 	return again
 }
 
+// day is the midnight with which a day begins, counted from some day on.
+func day(n int) time.Time { return time.Date(2027, 1, 1+n, 0, 0, 0, 0, time.UTC) }
+
+// Each peer has the time of the change that took it away last, and rules are told
+// apart by their names.
+func TestThePastKnowsWhen(t *testing.T) {
+	at := policies.Pos{File: "web.hcl", Line: 7, Column: 3}
+	named := func(id string, peers ...string) *policies.Rule {
+		r := ssh(peers...)
+		r.ID, r.Pos = id, at
+		return r
+	}
+	with := func(rules ...*policies.Rule) *policies.Policy {
+		return policyOn(blocks(block("eth0", "a")), group("a", rules...))
+	}
+	const whole, low, high = "203.0.113.0/24", "203.0.113.0/25", "203.0.113.128/25"
+	for _, tc := range []struct {
+		name string
+		past []*policies.Policy // applied one a day
+		want []string
+	}{
+		{"gone", []*policies.Policy{with(named("ssh", whole)), with()}, []string{"ssh 1 203.0.113.0/24"}},
+		{"later changes leave the time as it is", []*policies.Policy{with(named("ssh", whole)), with(), with(named("x", "192.0.2.1")), with()},
+			[]string{"ssh 1 203.0.113.0/24", "x 3 192.0.2.1/32"}},
+		{"it came back and went again", []*policies.Policy{with(named("ssh", whole)), with(), with(named("ssh", whole)), with()},
+			[]string{"ssh 3 203.0.113.0/24"}},
+		{"half of it came back and went again", []*policies.Policy{with(named("ssh", whole)), with(), with(named("ssh", low)), with()},
+			[]string{"ssh 1 203.0.113.128/25", "ssh 3 203.0.113.0/25"}},
+		{"narrowed, and then gone", []*policies.Policy{with(named("ssh", whole)), with(named("ssh", high)), with()},
+			[]string{"ssh 1 203.0.113.0/25", "ssh 2 203.0.113.128/25"}},
+		{"back under another name, and gone", []*policies.Policy{with(named("ssh", whole)), with(), with(named("again", whole)), with()},
+			[]string{"again 3 203.0.113.0/24", "ssh 1 203.0.113.0/24"}},
+		{"another name for the same is no change", []*policies.Policy{with(named("ssh", whole)), with(named("again", whole))}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var past *policies.Past
+			for i := 1; i < len(tc.past); i++ {
+				past = throughJSON(t, past.Add(tc.past[i-1], tc.past[i], day(i)))
+				if again := past.Add(tc.past[i-1], tc.past[i], day(i)); !reflect.DeepEqual(again, past) {
+					t.Errorf("the same change again makes %s of %s", asText(t, again), asText(t, past))
+				}
+			}
+			var got []string
+			for _, r := range past.Rules {
+				if r.Pos != at || r.Address() != "security_group.a.ingress."+r.ID {
+					t.Errorf("%s stood at %s", r.Address(), r.Pos)
+				}
+				for _, peers := range r.Peers {
+					got = append(got, fmt.Sprintf("%s %d %s", r.ID, int(r.Gone.Sub(day(0)).Hours()/24), peers.Prefixes()[0]))
+				}
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// What older versions wrote has neither names nor times. It stays so.
+func TestThePastOfOlderVersions(t *testing.T) {
+	const old = `{"rules":[{"interface":"eth0","group":"a","direction":0,"protocol":6,"ports":[{"First":22,"Last":22}],"peers":0}],"peers":[["203.0.113.0/24"]]}`
+	past := new(policies.Past)
+	if err := json.Unmarshal([]byte(old), past); err != nil {
+		t.Fatal(err)
+	}
+	if got := asText(t, past); got != old {
+		t.Errorf("it is written as %s", got)
+	}
+	before := policyOn(blocks(block("eth0", "a")), group("a", rule(flow.Ingress, "web", flow.TCP, ports(port(80)), "0.0.0.0/0")))
+	past = past.Add(before, policyOn(blocks(block("eth0", "a")), group("a")), day(1))
+	if len(past.Rules) != 2 || !past.Rules[0].Gone.IsZero() || past.Rules[0].Address() != "security_group.a" || !past.Rules[1].Gone.Equal(day(1)) {
+		t.Errorf("after a change it is %s", asText(t, past))
+	}
+}
+
 // A policy that goes back and forth leaves what each change leaves once.
 func TestFlippingLeavesNoLitter(t *testing.T) {
 	a, b := listPolicy("203.0.113.0/24", "2001:db8:7::/48"), listPolicy("198.51.100.0/24", "2001:db8:7::/48")
@@ -188,10 +264,12 @@ func TestFlippingLeavesNoLitter(t *testing.T) {
 		if i%2 == 1 {
 			old, new = b, a
 		}
-		past = past.Add(old, new)
+		past = past.Add(old, new, day(i))
 	}
-	const want = `{"rules":[{"interface":"eth0","group":"a","direction":0,"protocol":6,"ports":[{"First":22,"Last":22}],"peers":0}],` +
-		`"peers":[["198.51.100.0/24","203.0.113.0/24"]]}`
+	const want = `{"rules":[` +
+		`{"interface":"eth0","group":"a","direction":0,"id":"ssh","gone":"2029-09-25T00:00:00Z","protocol":6,"ports":[{"First":22,"Last":22}],"peers":0},` +
+		`{"interface":"eth0","group":"a","direction":0,"id":"ssh","gone":"2029-09-26T00:00:00Z","protocol":6,"ports":[{"First":22,"Last":22}],"peers":1}],` +
+		`"peers":[["203.0.113.0/24"],["198.51.100.0/24"]]}`
 	if got := asText(t, past); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -229,7 +307,7 @@ func TestAddIsTheChangeItself(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var none *policies.Past
-			past := none.Add(tc.old, tc.new)
+			past := none.Add(tc.old, tc.new, time.Time{})
 			got := `{}`
 			for _, r := range past.Rules {
 				var peers []netip.Prefix
@@ -253,8 +331,8 @@ func TestThePastHoldsWhatWasAllowed(t *testing.T) {
 		r := corpus.Seeded(seed)
 		old, new := corpus.Policy(r, corpus.Options{}), corpus.Policy(r, corpus.Options{})
 		var none *policies.Past
-		past := none.Add(old, new)
-		if again := past.Add(old, new); asText(t, again) != asText(t, past) {
+		past := none.Add(old, new, time.Time{})
+		if again := past.Add(old, new, time.Time{}); asText(t, again) != asText(t, past) {
 			t.Fatalf("seed %d: the same change again adds something", seed)
 		}
 		past = throughJSON(t, past)
@@ -325,7 +403,7 @@ func pastOf(past *policies.Past, name string) *policies.PastJudge {
 func TestPrunersKeepWhatLiveFlowsNeed(t *testing.T) {
 	old := policyOn(blocks(block("eth0", "a", "b")), group("a", ssh("203.0.113.0/24"), rule(flow.Ingress, "web", flow.TCP, ports(port(80)), "0.0.0.0/0")), group("b", ssh("203.0.113.1")))
 	var none *policies.Past
-	past := none.Add(old, policyOn(blocks(block("eth0")), group("a"), group("b")))
+	past := none.Add(old, policyOn(blocks(block("eth0")), group("a"), group("b")), time.Time{})
 	if len(past.Rules) != 3 {
 		t.Fatal(asText(t, past))
 	}
@@ -375,7 +453,7 @@ func TestLongListsAreShared(t *testing.T) {
 		return p
 	}
 	var none *policies.Past
-	past := none.Add(policy(entries), policyOn(blocks(block("eth0")), group("a")))
+	past := none.Add(policy(entries), policyOn(blocks(block("eth0")), group("a")), time.Time{})
 	if len(past.Rules) != 50 {
 		t.Fatal(len(past.Rules))
 	}
@@ -385,10 +463,20 @@ func TestLongListsAreShared(t *testing.T) {
 		}
 	}
 	past = nil
-	for day := range 10 {
-		past = past.Add(policy(entries[day:]), policy(entries[day+1:]))
+	for n := range 10 {
+		past = past.Add(policy(entries[n:]), policy(entries[n+1:]), day(n))
 	}
-	if n := len(past.Rules[0].Peers); n != 10 {
-		t.Errorf("%d entries are past, want 10", n)
+	if len(past.Rules) != 500 {
+		t.Errorf("%d rules are past, want one a day and rule", len(past.Rules))
+	}
+	lists := map[*flow.Range]bool{}
+	for n, r := range past.Rules {
+		lists[&r.Peers[0]] = true
+		if len(r.Peers) != 1 || !r.Gone.Equal(day(n%10)) {
+			t.Fatalf("%d entries of rule %d are gone since %s", len(r.Peers), n, r.Gone)
+		}
+	}
+	if len(lists) != 10 {
+		t.Errorf("%d lists, want one a day", len(lists))
 	}
 }

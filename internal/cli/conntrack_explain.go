@@ -38,15 +38,16 @@ type explainer struct {
 	had, ever *policies.PastJudge
 	timeouts  *timeoutSource
 	// others are the live flows of protocols that sgc tracks by itself.
-	others map[policies.OtherFlow]bool
+	others rememberedFlows
 	// held is what is refused for a while.
 	held heldFlows
 	// window says that routed TCP flows without entries go on from any segment.
 	window bool
 }
 
-// conntrackExplain explains flows: those of entries, and those of the host's
-// sockets that have none.
+// conntrackExplain explains flows: those of entries, those of the host's sockets
+// that have none, and those of other protocols that have none and that the rules
+// remember.
 func (s *session) conntrackExplain(ctx context.Context, path string, chosen choice) error {
 	return s.withExplainer(ctx, path, conntrackExplain, chosen, func(x *explainer, f *conntrack.Filter) error {
 		out := s.explanations()
@@ -55,6 +56,7 @@ func (s *session) conntrackExplain(ctx context.Context, path string, chosen choi
 			return err
 		}
 		var judged conntrack.Judged
+		shown := map[policies.OtherFlow]bool{}
 		err = x.table.Entries(ctx, func(e *conntrack.Entry) error {
 			if err := x.judge.Entry(e, &judged); err != nil {
 				return err
@@ -65,6 +67,7 @@ func (s *session) conntrackExplain(ctx context.Context, path string, chosen choi
 			if !f.Matches(&judged) {
 				return nil
 			}
+			x.others.shown(&judged, shown)
 			return out.entry(x, e, &judged)
 		})
 		if err != nil && !errors.Is(err, conntrack.ErrTorn) {
@@ -77,6 +80,9 @@ func (s *session) conntrackExplain(ctx context.Context, path string, chosen choi
 			if failed := out.socket(x, socket); failed != nil {
 				return failed
 			}
+		}
+		if failed := out.remembered(x, f, shown); failed != nil {
+			return failed
 		}
 		if failed := out.Flush(); failed != nil {
 			return failed
@@ -92,7 +98,16 @@ func (s *session) conntrackExplain(ctx context.Context, path string, chosen choi
 func (s *session) listExplained(ctx context.Context, path string, chosen choice) error {
 	return s.withExplainer(ctx, path, conntrackList, chosen, func(x *explainer, f *conntrack.Filter) error {
 		out := s.explanations()
-		err := x.table.Select(ctx, x.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error { return out.entry(x, e, j) })
+		shown := map[policies.OtherFlow]bool{}
+		err := x.table.Select(ctx, x.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
+			x.others.shown(j, shown)
+			return out.entry(x, e, j)
+		})
+		if err == nil || errors.Is(err, conntrack.ErrTorn) {
+			if failed := out.remembered(x, f, shown); failed != nil {
+				return failed
+			}
+		}
 		if failed := out.Flush(); failed != nil {
 			return failed
 		}
@@ -143,7 +158,7 @@ func (s *session) withExplainer(ctx context.Context, path, command string, chose
 		x.window = len(v.snapshot.Table.Set(set).Timed) > 0
 	}
 	x.held = newHeldFlows(v.snapshot.Table)
-	if x.others, err = s.otherFlowsOnce(ctx); err != nil {
+	if x.others, err = s.rememberedFlows(ctx, &chosen.filter); err != nil {
 		return err
 	}
 	return s.withTracking(ctx, policy, func(t *tracking) error {
@@ -267,8 +282,9 @@ func (o *explanations) entry(x *explainer, e *conntrack.Entry, j *conntrack.Judg
 	}
 	explained := x.entry(e, j, &o.changed)
 	if o.json != nil {
-		return o.json.Encode(explainedEntry{newEntryView(e, j), explained})
+		return o.json.Encode(explainedEntry{newEntryView(e, j, x.others), explained})
 	}
+	o.lines.known = x.others
 	lines := bytes.SplitAfter(o.lines.of(e, j), []byte("\n"))
 	for i := range explained.Legs {
 		if _, err := o.Write(lines[i]); err != nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"sgc/conntrack"
@@ -34,7 +33,8 @@ type legExplanation struct {
 	AllowedBy []string `json:"allowed_by"`
 	// HadAllowed are the rules that allowed it before, if none does now.
 	HadAllowed []pastView `json:"had_allowed,omitempty"`
-	// GoneSince is when the last of them was gone at the latest.
+	// GoneSince is when the last of them was gone; at the latest, if one of them
+	// does not say when.
 	GoneSince *time.Time `json:"gone_since,omitempty"`
 	// Kept says why an open flow is in conntrack.
 	Kept string `json:"kept_in_conntrack_because,omitempty"`
@@ -43,14 +43,6 @@ type legExplanation struct {
 	// CutBy are the ways in which it can be cut, of the policy that is enforced.
 	CutBy     []string `json:"cut_by"`
 	Sentences []string `json:"sentences"`
-}
-
-// pastView is a rule that is no more.
-type pastView struct {
-	Group string `json:"group"`
-	// Deleted says that the group is gone as well.
-	Deleted bool `json:"group_deleted,omitempty"`
-	policies.Columns
 }
 
 // effectView is what an apply does to a flow.
@@ -78,10 +70,18 @@ func (x *explainer) entry(e *conntrack.Entry, j *conntrack.Judged, c *conntrack.
 	var text string
 	if alive {
 		out.Timeout, text = x.timeouts.explain(e, j)
+		if left, known := x.others.left(j); known {
+			out.Timeout, text = &nextTimeout{Seconds: secondsOf(otherTimeout), From: "sgc"}, sayRemembered(left)
+		}
 	} else {
 		text = sayForgotten(e.Original.Protocol, j.Legs[0].Packet.Peer())
 	}
 	out.Sentences = append(out.Sentences, text)
+	for i := range j.Legs {
+		if ending := x.forgetEnding(&j.Legs[i].Packet, "makes sgc forget it, and deletes its entries"); ending != "" {
+			out.Sentences = append(out.Sentences, ending)
+		}
+	}
 	if ending := x.flushEnding(j); ending != "" {
 		out.Sentences = append(out.Sentences, ending)
 	}
@@ -183,67 +183,6 @@ func (x *explainer) sayAllowed(out *legExplanation, l *conntrack.Leg) {
 		text += "; so do " + someNames(others)
 	}
 	out.say("%s.", text)
-}
-
-// pastShown is how many past rules sentences name.
-const pastShown = 3
-
-// sayPast names the rules that allowed a leg before.
-func (x *explainer) sayPast(out *legExplanation, p *flow.Packet, old *policies.Rule) {
-	if old != nil && x.step.recorded {
-		out.say("The policy that is enforced allows it: %s.", old.Address())
-		return
-	}
-	switch had := x.sayHad(out, p); {
-	case had:
-	case x.inForce == nil:
-	default:
-		out.say("The record knows of no rule that ever allowed it: it was there before sgc enforced anything on %s, and was adopted; or another program made its entry.", p.Interface)
-	}
-}
-
-// sayHad names the rules of the record that allowed a leg before, and reports
-// whether there are any.
-func (x *explainer) sayHad(out *legExplanation, p *flow.Packet) bool {
-	past := x.had.Allowed(p)
-	if len(past) == 0 {
-		return false
-	}
-	var texts []string
-	for _, r := range past {
-		v := x.newPastView(r, p)
-		out.HadAllowed = append(out.HadAllowed, v)
-		texts = append(texts, v.String())
-	}
-	if more := len(texts) - pastShown; more > 0 {
-		texts = append(texts[:pastShown], fmt.Sprintf("%s more", thousands(more)))
-	}
-	since := x.since
-	out.GoneSince = &since
-	out.say("It was allowed before by %s; gone since the apply of %s at the latest.", strings.Join(texts, "; "), since.Local().Format("2006-01-02 15:04:05 MST"))
-	return true
-}
-
-func (x *explainer) newPastView(r *policies.PastRule, p *flow.Packet) pastView {
-	v := pastView{Group: r.Group, Deleted: x.policy.Group(r.Group) == nil, Columns: r.Columns()}
-	for _, peers := range r.Peers {
-		if peers.Contains(p.Peer()) {
-			v.Peers = []string{rangeText(peers)}
-		}
-	}
-	return v
-}
-
-func (v pastView) String() string {
-	text := "security_group." + v.Group
-	if v.Deleted {
-		text += ", which is deleted"
-	}
-	preposition := flow.Ingress.Preposition()
-	if v.Direction == flow.Egress.String() {
-		preposition = flow.Egress.Preposition()
-	}
-	return fmt.Sprintf("%s (%s %s %s %s)", text, v.Direction, strings.TrimSpace(v.Protocol+" "+v.Ports), preposition, strings.Join(v.Peers, ", "))
 }
 
 // sayKept says why an open flow is in conntrack.

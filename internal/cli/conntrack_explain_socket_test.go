@@ -127,7 +127,7 @@ interface "eth0" {
 	}
 	check := func(when string) {
 		t.Helper()
-		one("80", "No rule allows it", "It was allowed before by security_group.web", "no packet of it passes",
+		one("80", "No rule allows it", " by security_group.web.ingress.open, which is gone", "no packet of it passes",
 			"ss -tK src 192.0.2.10:80 dst "+client.LocalAddr().String())
 		e := one("53", "what the host sends is refused for another", "eth0: in udp 192.0.2.7:10000 → 192.0.2.10:53",
 			"From then on the next packet that the host sends opens a flow of its own, as security_group.web.egress.any allows")

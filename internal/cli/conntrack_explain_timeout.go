@@ -60,9 +60,6 @@ func (t *timeoutSource) explain(e *conntrack.Entry, j *conntrack.Judged) (*nextT
 		return nil, "Hardware or a flowtable forwards it: it does not end by itself."
 	case e.Status.Has(conntrack.FixedTimeout):
 		return nil, fmt.Sprintf("%s are left, whether packets come or not: its timeout is fixed.", exactTime(e.Remaining))
-	case e.Original.Protocol.IsOther(e.Original.Family()) && j.Class() == conntrack.ClassTracked:
-		seconds := 600
-		return &nextTimeout{Seconds: &seconds, From: "sgc"}, "It goes on until it is silent for 600s: sgc remembers flows of this protocol by address in a set of its own, whatever is left of the entry."
 	}
 	setting, named := settingOf(e)
 	if !named {

@@ -7,14 +7,20 @@ import (
 	"strings"
 
 	"sgc/conntrack"
+	"sgc/policies"
 )
 
 // flushView is the JSON form of conntrack flush.
 type flushView struct {
 	FormatVersion int `json:"format_version"`
-	// Chosen are the entries that were found before the question.
-	Chosen  int `json:"chosen"`
-	Deleted int `json:"deleted"`
+	// Chosen are the entries that were found before the question, Remembered the
+	// flows of other protocols that the rules remembered then.
+	Chosen     int `json:"chosen"`
+	Remembered int `json:"chosen_remembered"`
+	Deleted    int `json:"deleted"`
+	// Forgotten are the flows that the rules do not remember any more. Those that a
+	// rule allows are back with their next packet.
+	Forgotten int `json:"forgotten"`
 	// Ended had ended by themselves before they could be deleted.
 	Ended int `json:"ended"`
 	// Busy cannot be deleted while hardware or a flowtable forwards them.
@@ -53,33 +59,50 @@ func (s *session) conntrackFlush(ctx context.Context, path string, o flushOption
 
 func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, o flushOptions) error {
 	v := flushView{FormatVersion: formatVersion}
+	known, err := s.rememberedFlows(ctx, f)
+	if err != nil {
+		return err
+	}
+	shown := map[policies.OtherFlow]bool{}
 	var examples strings.Builder
-	lines := entryLines{paint: s.errPaint()}
+	lines := entryLines{paint: s.errPaint(), known: known}
 	ssh, cutsSSH := sshOf(s.Environ), false
-	err := t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
+	err = t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
 		if v.Chosen++; v.Chosen <= flushExamples {
 			examples.Write(lines.of(e, j))
 		}
+		known.shown(j, shown)
 		cutsSSH = cutsSSH || ssh.needs(j)
 		return nil
 	})
 	if err := s.explainTorn(err); err != nil {
 		return err
 	}
-	if v.Chosen == 0 {
+	v.Remembered = len(known.without(nil, t.judge, f))
+	without := known.without(shown, t.judge, f)
+	if v.Chosen+v.Remembered == 0 {
 		return s.showFlushed(v)
 	}
 	if cutsSSH && !o.force {
 		return fmt.Errorf("this would delete the entry of the SSH connection that it runs over (%s → %s), and so cut it; nothing was deleted. To do it all the same: --force", ssh.client, ssh.server)
 	}
 	if !o.autoApprove {
-		s.inform("%s will be deleted:\n%s", plural(v.Chosen, "conntrack entry"), strings.TrimSuffix(examples.String(), "\n"))
-		if more := v.Chosen - flushExamples; more > 0 {
+		var judged conntrack.Judged
+		for i := 0; i < len(without) && v.Chosen+i < flushExamples; i++ {
+			without[i].chosen(t.judge, f, &judged)
+			examples.Write(lines.remembered(&without[i], &judged))
+		}
+		s.inform("%s:\n%s", v.will(), strings.TrimSuffix(examples.String(), "\n"))
+		if more := v.Chosen + len(without) - flushExamples; more > 0 {
 			s.inform("… and %s more.", thousands(more))
 		}
 		if err := s.approve(ctx, "Delete them?", "conntrack flush"); err != nil {
 			return err
 		}
+	}
+	// First the rules forget, so that no packet passes that makes an entry again.
+	if v.Forgotten, err = s.forgetChosen(ctx, t, f); err != nil {
+		return err
 	}
 	r, err := t.table.Flush(ctx, t.judge, f)
 	if err != nil {
@@ -92,12 +115,30 @@ func (s *session) flush(ctx context.Context, t *tracking, f *conntrack.Filter, o
 	return s.showFlushed(v)
 }
 
+// will says what is about to be done.
+func (v *flushView) will() string {
+	switch {
+	case v.Remembered == 0:
+		return plural(v.Chosen, "conntrack entry") + " will be deleted"
+	case v.Chosen == 0:
+		return otherFlowsText(v.Remembered) + " will be forgotten"
+	}
+	return fmt.Sprintf("%s will be deleted, and %s forgotten", plural(v.Chosen, "conntrack entry"), otherFlowsText(v.Remembered))
+}
+
+func otherFlowsText(n int) string {
+	return plural(n, "flow") + " of protocols that sgc tracks by itself"
+}
+
 func (s *session) showFlushed(v flushView) error {
 	if s.JSON {
 		return s.writeJSON(v)
 	}
 	text := "No conntrack entry is like that, nothing to delete."
-	if v.Chosen > 0 {
+	switch {
+	case v.Remembered > 0:
+		text = fmt.Sprintf("Deleted %s, and forgot %s.", plural(v.Deleted, "conntrack entry"), otherFlowsText(v.Forgotten))
+	case v.Chosen > 0:
 		text = "Deleted " + plural(v.Deleted, "conntrack entry") + "."
 	}
 	if v.Ended > 0 {

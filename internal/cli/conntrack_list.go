@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"sgc/conntrack"
 	"sgc/internal/flow"
+	"sgc/policies"
 )
 
 // entryView is the JSON form of an entry; list prints one a line.
@@ -27,11 +29,14 @@ type entryView struct {
 	TCPState string    `json:"tcp_state,omitempty"`
 	Status   []string  `json:"status"`
 	// Remaining is null for a flow that does not end by itself.
-	Remaining *int      `json:"remaining_seconds"`
-	ID        uint32    `json:"id"`
-	Zone      uint16    `json:"zone,omitempty"`
-	Mark      uint32    `json:"mark,omitempty"`
-	Legs      []legView `json:"legs"`
+	Remaining *int `json:"remaining_seconds"`
+	// Remembered says that the rules remember the flow, of a protocol that sgc
+	// tracks by itself, and that Remaining is their time and not the entry's.
+	Remembered bool      `json:"remembered,omitempty"`
+	ID         uint32    `json:"id"`
+	Zone       uint16    `json:"zone,omitempty"`
+	Mark       uint32    `json:"mark,omitempty"`
+	Legs       []legView `json:"legs"`
 }
 
 type tupleView struct {
@@ -59,7 +64,7 @@ type legView struct {
 	Denied bool `json:"denied_by_acl,omitempty"`
 }
 
-func newEntryView(e *conntrack.Entry, j *conntrack.Judged) entryView {
+func newEntryView(e *conntrack.Entry, j *conntrack.Judged, known rememberedFlows) entryView {
 	v := entryView{
 		FormatVersion: formatVersion, Class: j.Class().String(), Revoked: j.Revoked(),
 		Protocol: e.Original.Protocol.Name(e.Original.Family()),
@@ -69,9 +74,10 @@ func newEntryView(e *conntrack.Entry, j *conntrack.Judged) entryView {
 	if e.TCPState != conntrack.TCPNone {
 		v.TCPState = e.TCPState.String()
 	}
-	if endsAlone(e) {
-		seconds := int(e.Remaining / time.Second)
-		v.Remaining = &seconds
+	if left, ok := known.left(j); ok {
+		v.Remaining, v.Remembered = secondsOf(left), true
+	} else if endsAlone(e) {
+		v.Remaining = secondsOf(e.Remaining)
 	}
 	for i := range j.Legs {
 		v.Legs = append(v.Legs, newLegView(&j.Legs[i]))
@@ -132,34 +138,66 @@ func (s *session) conntrackList(ctx context.Context, path string, chosen choice,
 }
 
 func (s *session) countEntries(ctx context.Context, t *tracking, f *conntrack.Filter) error {
-	n := 0
-	err := t.table.Select(ctx, t.judge, f, func(*conntrack.Entry, *conntrack.Judged) error { n++; return nil })
+	known, err := s.rememberedFlows(ctx, f)
+	if err != nil {
+		return err
+	}
+	n, shown := 0, map[policies.OtherFlow]bool{}
+	err = t.table.Select(ctx, t.judge, f, func(_ *conntrack.Entry, j *conntrack.Judged) error {
+		n++
+		known.shown(j, shown)
+		return nil
+	})
 	if err := s.explainTorn(err); err != nil {
 		return err
 	}
+	without := len(known.without(shown, t.judge, f))
 	if s.JSON {
 		return s.writeJSON(struct {
 			FormatVersion int `json:"format_version"`
 			Entries       int `json:"entries"`
-		}{formatVersion, n})
+			// Remembered are those without an entry.
+			Remembered int `json:"remembered"`
+		}{formatVersion, n, without})
 	}
-	_, err = fmt.Fprintln(s.Out, n)
+	_, err = fmt.Fprintln(s.Out, n+without)
 	return err
 }
 
-// listEntries prints entries as they come.
+// listEntries prints entries as they come, and then the flows that the rules
+// remember and that have none.
 func (s *session) listEntries(ctx context.Context, t *tracking, f *conntrack.Filter) error {
+	known, err := s.rememberedFlows(ctx, f)
+	if err != nil {
+		return err
+	}
+	shown := map[policies.OtherFlow]bool{}
 	out := bufio.NewWriterSize(s.Out, 1<<16)
-	lines := entryLines{paint: s.outPaint()}
+	lines := entryLines{paint: s.outPaint(), known: known}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	err := t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
+	err = t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
+		known.shown(j, shown)
 		if s.JSON {
-			return encoder.Encode(newEntryView(e, j))
+			return encoder.Encode(newEntryView(e, j, known))
 		}
 		_, err := out.Write(lines.of(e, j))
 		return err
 	})
+	if err == nil || errors.Is(err, conntrack.ErrTorn) {
+		var judged conntrack.Judged
+		for _, flow := range known.without(shown, t.judge, f) {
+			var failed error
+			if flow.chosen(t.judge, f, &judged); s.JSON {
+				failed = encoder.Encode(newRememberedView(&flow, &judged))
+			} else {
+				_, failed = out.Write(lines.remembered(&flow, &judged))
+			}
+			if failed != nil {
+				return failed
+			}
+		}
+	}
 	if flushed := out.Flush(); flushed != nil {
 		return flushed
 	}
@@ -170,6 +208,8 @@ func (s *session) listEntries(ctx context.Context, t *tracking, f *conntrack.Fil
 // wide as most need, since nobody knows what is still to come.
 type entryLines struct {
 	paint paint
+	// known are the flows of other protocols that the rules remember.
+	known rememberedFlows
 	buf   []byte
 }
 
@@ -184,9 +224,12 @@ const (
 
 func (w *entryLines) of(e *conntrack.Entry, j *conntrack.Judged) []byte {
 	w.buf = w.buf[:0]
+	left, known := w.known.left(j)
 	for i := range j.Legs {
 		remaining, note := "-", stateText(e)
-		if endsAlone(e) {
+		if known {
+			remaining = shortTime(left)
+		} else if endsAlone(e) {
 			remaining = shortTime(e.Remaining)
 		}
 		if i > 0 {

@@ -103,7 +103,7 @@ func (s *session) judgeFlows(ctx context.Context, k *apply.Kernel, t *transition
 		if err == nil {
 			past = pruner.Past()
 		}
-		t.new.Past = past.Add(t.old.Policy, t.new.Policy)
+		t.new.Past, t.new.replaces = past, t.old.Policy
 	}
 	w.flows.sort()
 	return w, nil

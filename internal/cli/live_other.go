@@ -23,19 +23,21 @@ import (
 type remembered struct {
 	set, key string
 	policies.OtherFlow
+	// left is how long it goes on without a packet.
+	left time.Duration
 }
 
 // otherFlows returns what the kernel's table remembers.
 func otherFlows(ctx context.Context, k *apply.Kernel) ([]remembered, error) {
 	var flows []remembered
 	for _, set := range compile.OtherFlows() {
-		keys, err := k.DynamicElements(ctx, set)
+		elements, err := k.DynamicElements(ctx, set.Name)
 		if err != nil {
 			return nil, err
 		}
-		for _, key := range keys {
-			if f, ok := compile.OtherFlow(set, key); ok {
-				flows = append(flows, remembered{set, key, f})
+		for _, e := range elements {
+			if f, ok := compile.OtherFlow(set.Name, e.First); ok {
+				flows = append(flows, remembered{set.Name, e.First, f, e.Expires})
 			}
 		}
 	}
@@ -43,16 +45,16 @@ func otherFlows(ctx context.Context, k *apply.Kernel) ([]remembered, error) {
 }
 
 // otherFlowsOnce is otherFlows for a command that changes nothing.
-func (s *session) otherFlowsOnce(ctx context.Context) (known map[policies.OtherFlow]bool, err error) {
+func (s *session) otherFlowsOnce(ctx context.Context) (known rememberedFlows, err error) {
 	k, err := apply.Open(s.Netns)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
 	flows, err := otherFlows(ctx, k)
-	known = make(map[policies.OtherFlow]bool, len(flows))
+	known = make(rememberedFlows, len(flows))
 	for _, f := range flows {
-		known[f.OtherFlow] = true
+		known[f.OtherFlow] = f
 	}
 	return known, err
 }
@@ -114,21 +116,8 @@ func clearOthers(ctx context.Context, k *apply.Kernel, t *transition, table *rul
 		if len(flows) == 0 {
 			return nil
 		}
-		for _, set := range compile.OtherFlows() {
-			var keys []string
-			for _, f := range flows {
-				if f.set == set {
-					keys = append(keys, f.key)
-				}
-			}
-			if len(keys) == 0 {
-				continue
-			}
-			g, err := k.RemoveDynamic(ctx, table, set, keys)
-			if err != nil {
-				return fmt.Errorf("forget flows that are cut: %w", err)
-			}
-			done.follow(g)
+		if err := forget(ctx, k, table, flows, done.follow); err != nil {
+			return fmt.Errorf("forget flows that are cut: %w", err)
 		}
 		if pass == forgettings {
 			return nil
@@ -141,9 +130,34 @@ func clearOthers(ctx context.Context, k *apply.Kernel, t *transition, table *rul
 	}
 }
 
+// forget takes flows out of the sets of the table, which the kernel holds, and
+// tells follow of each transaction.
+func forget(ctx context.Context, k *apply.Kernel, table *ruleset.Table, flows []remembered, follow func(apply.Generations)) error {
+	for _, set := range compile.OtherFlows() {
+		var keys []string
+		for _, f := range flows {
+			if f.set == set.Name {
+				keys = append(keys, f.key)
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		g, err := k.RemoveDynamic(ctx, table, set.Name, keys)
+		if err != nil {
+			return err
+		}
+		follow(g)
+	}
+	return nil
+}
+
 // remembers reports whether the table remembers the flow of another protocol that
 // p belongs to.
-func (x *explainer) remembers(p *flow.Packet) bool { return x.others[policies.OtherFlowOf(p)] }
+func (x *explainer) remembers(p *flow.Packet) bool {
+	_, known := x.others[policies.OtherFlowOf(p)]
+	return known
+}
 
 // isOther reports whether sgc tracks the flow of p by itself.
 func isOther(p *flow.Packet) bool { return p.Protocol.IsOther(p.Family()) }

@@ -46,7 +46,7 @@ func (s *session) addLive(ctx context.Context, k *apply.Kernel, p *plan, mode co
 	p.enforced.Flush = mode
 	t := p.sight.transition(p.enforced)
 	if known != nil && known.same(t) {
-		t.new.Past = known.new.Past
+		t.new.Past, t.new.replaces = known.new.Past, known.new.replaces
 		p.live = known
 		p.live.transition = t
 	} else if p.live, err = s.judgeFlows(ctx, k, t, flows); err != nil {

@@ -33,6 +33,9 @@ type enforced struct {
 	Was *enforced `json:"was,omitempty"`
 	// Past holds the rules that groups had on interfaces before.
 	Past *policies.Past `json:"past,omitempty"`
+	// replaces says that Policy takes the place of this one, whose rules are not in
+	// Past yet: a record has them from the time on that it has itself.
+	replaces *policies.Policy
 	// Policy is nil in the record of a destroy. It comes last, see readAs.
 	Policy *policies.Policy `json:"policy"`
 	// compiled is what table returned before.
@@ -53,12 +56,16 @@ func (e *enforced) table() *ruleset.Table {
 
 // newRecord makes the record of an apply of the policy at path.
 func newRecord(path, digest string, e enforced) (*apply.Record, error) {
+	now := time.Now().UTC().Truncate(time.Second)
+	if e.replaces != nil {
+		e.Past = e.Past.Add(e.replaces, e.Policy, now)
+	}
 	raw, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("write the policy down: %w", err)
 	}
 	r := &apply.Record{
-		Applied: time.Now().UTC().Truncate(time.Second),
+		Applied: now,
 		Digest:  digest,
 		Policy:  raw,
 	}
