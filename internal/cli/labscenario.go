@@ -45,10 +45,6 @@ func scenarioFlags() []cli.Flag {
 // policyFlags are those that mean nothing for scenarios.
 var policyFlags = []string{"all", "table", "var", "var-file"}
 
-// maxSpeed is where the kernel's whole seconds end: a day is a minute and a
-// half.
-const maxSpeed = 1000
-
 // scenarioOptions reads the command line. There are no files where the
 // arguments name a policy; then the flags of scenarios are refused.
 func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
@@ -108,8 +104,8 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 		}
 	}
 	switch {
-	case c.IsSet("speed") && (o.Speed < 1 || o.Speed > maxSpeed):
-		return o, fmt.Errorf("--speed is a number from 1 to %d, not %d", maxSpeed, o.Speed)
+	case c.IsSet("speed") && (o.Speed < 1 || o.Speed > scenario.MaxSpeed):
+		return o, fmt.Errorf("--speed is a number from 1 to %d, not %d", scenario.MaxSpeed, o.Speed)
 	case c.IsSet("parallel") && o.Parallel < 1:
 		return o, fmt.Errorf("--parallel is the number of scenarios to play at once, not %d", o.Parallel)
 	case c.IsSet("report"):

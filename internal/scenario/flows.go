@@ -13,6 +13,7 @@ import (
 const (
 	defaultInterval = time.Second
 	leastInterval   = time.Millisecond
+	mostInterval    = time.Hour
 	defaultSize     = 56
 	// leastSize is what the lab needs to know its packets by.
 	leastSize = headerSize
@@ -38,7 +39,7 @@ func (t *steps) flow(r *reader) *Flow {
 	t.addresses(r, f, family)
 	t.ports(r, f)
 	t.message(r, f)
-	if d, ok := r.duration("interval", leastInterval, time.Hour); ok {
+	if d, ok := r.duration("interval", leastInterval, mostInterval); ok {
 		f.Interval = d
 	}
 	if n, ok := r.number("count", 1, 1_000_000); ok {

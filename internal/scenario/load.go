@@ -132,7 +132,7 @@ func (l *loader) scenario(body *hclsyntax.Body, files map[string]*hcl.File) *Sce
 	l.ctx = &hcl.EvalContext{Functions: policies.Functions(filepath.Dir(l.file)), Variables: map[string]cty.Value{}}
 	l.locals(r.blocks("locals"))
 	s.Title, _ = r.string("title")
-	if n, ok := r.number("speed", 1, 1000); ok {
+	if n, ok := r.number("speed", 1, MaxSpeed); ok {
 		s.Speed = n
 	}
 	for _, b := range r.blocks("network") {

@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -256,6 +257,25 @@ func TestLooksLike(t *testing.T) {
 	}
 	if LooksLike(t.TempDir()) {
 		t.Error("a directory")
+	}
+}
+
+// The manual has the limits that the code has.
+func TestManualNamesLimits(t *testing.T) {
+	text, err := os.ReadFile("../../docs/lab.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		fmt.Sprintf("a whole number from 1 to %d", MaxSpeed), fmt.Sprintf("`--speed N`, from 1 to %d", MaxSpeed),
+		fmt.Sprintf("up to %d days before the speed", maxWait/(24*time.Hour)),
+		fmt.Sprintf("%d ms to %d h before the speed", leastInterval/time.Millisecond, mostInterval/time.Hour),
+		fmt.Sprintf("bytes of a packet's payload: %d to %d", leastSize, mostSize), fmt.Sprintf("to say that: %d to %d", leastMTU, mostMTU),
+		"`flush = \"cloud\"`, `\"revoked\"` or `\"none\"`",
+	} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("docs/lab.md does not say %q", want)
+		}
 	}
 }
 

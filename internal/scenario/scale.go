@@ -8,6 +8,10 @@ import (
 	"sgc/policies"
 )
 
+// MaxSpeed is where the kernel's whole seconds end: a day is a minute and a
+// half.
+const MaxSpeed = 1000
+
 // scaled divides a timeout by the speed, rounded up to what the kernel counts:
 // whole seconds. 0, which stands for no timeout of one's own, stays.
 func scaled(d time.Duration, speed int) time.Duration {
