@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/netns"
 	"sgc/internal/ruleset"
 )
 
@@ -232,10 +233,7 @@ func TestNoPermission(t *testing.T) {
 	// Entering a namespace needs rights too. The threads of the process have
 	// them, so that only a process without any sees it.
 	d := l.diff(webTable())
-	err = onThread(func() error {
-		if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err = netns.Do(int(l.netns.Fd()), "", func() error {
 		if err := dropCapabilities(); err != nil {
 			return err
 		}

@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/netns"
 	"sgc/internal/ruleset"
 )
 
@@ -45,10 +45,7 @@ func countingTable() *ruleset.Table {
 // say sends empty datagrams, of 28 bytes each.
 func (l *lab) say(to string, n int) {
 	l.t.Helper()
-	err := onThread(func() error {
-		if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err := netns.Do(int(l.netns.Fd()), "", func() error {
 		c, err := net.ListenUDP("udp4", nil)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/netns"
 	"sgc/internal/nlmsg"
 )
 
@@ -96,10 +97,7 @@ func TestLegacyTables(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	loaded := map[string]bool{}
-	err := onThread(func() error {
-		if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err := netns.Do(int(l.netns.Fd()), "", func() error {
 		for _, table := range []string{"nat", "filter", "raw"} {
 			loaded[table] = loadLegacyTable(table) == nil
 		}

@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"sgc/internal/netns"
 )
 
 // TestNoPacketDiesUnannounced sends packets through random tables. Where one is
@@ -74,12 +75,7 @@ func connect(t *testing.T, l, peer *lab) {
 	}
 	within := func(l *lab, f func() error) {
 		t.Helper()
-		err := onThread(func() error {
-			if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return f()
-		})
+		err := netns.Do(int(l.netns.Fd()), "", f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,10 +116,7 @@ func (l *lab) counts() (arrived, passed int) {
 func (l *lab) send(peer *lab, all bool) int {
 	l.t.Helper()
 	arrivedBefore, passedBefore := l.counts()
-	err := onThread(func() error {
-		if err := unix.Setns(int(peer.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err := netns.Do(int(peer.netns.Fd()), "", func() error {
 		for port := 1; port <= 4; port++ {
 			c, err := net.Dial("udp", fmt.Sprintf("192.0.2.1:%d", port))
 			if err != nil {

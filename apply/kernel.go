@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/netns"
 )
 
 // Kernel is the nf_tables of one network namespace. It may be used by several
@@ -23,18 +22,15 @@ type Kernel struct {
 	between func(next part)
 }
 
-// netnsDirs is where "ip netns" keeps the namespaces that have a name.
-var netnsDirs = []string{"/run/netns", "/var/run/netns"}
-
-// Open opens the nf_tables of a network namespace: that of the process if
-// netns is empty, one made by "ip netns add" if it is a name, or the one that
+// Open opens the nf_tables of a network namespace: that of the process if the
+// name is empty, one made by "ip netns add", or, if it is a path, the one that
 // a file such as /proc/1/ns/net stands for. It fails if there is no such
 // namespace, if the process may not change nf_tables (errors.Is of
 // os.ErrPermission), or if the kernel has none.
-func Open(netns string) (*Kernel, error) {
-	k := &Kernel{name: netns}
-	if netns != "" {
-		f, err := openNamespace(netns)
+func Open(name string) (*Kernel, error) {
+	k := &Kernel{name: name}
+	if name != "" {
+		f, err := netns.Open(name)
 		if err != nil {
 			return nil, err
 		}
@@ -68,12 +64,16 @@ func (k *Kernel) Generation(ctx context.Context) (uint32, error) {
 	return id, errors.Join(err, c.close())
 }
 
-func (k *Kernel) dial() (*conn, error) {
-	fd := 0
-	if k.netns != nil {
-		fd = int(k.netns.Fd())
+// fd is a descriptor of the namespace, 0 for that of the process.
+func (k *Kernel) fd() int {
+	if k.netns == nil {
+		return 0
 	}
-	c, err := dial(fd)
+	return int(k.netns.Fd())
+}
+
+func (k *Kernel) dial() (*conn, error) {
+	c, err := dial(k.fd())
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket%s: %w", k.where(), explain(err))
 	}
@@ -106,59 +106,10 @@ func (k *Kernel) where() string {
 
 // explain adds to an error what a person can do about it.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: run as root, or with CAP_NET_ADMIN in the network namespace (and CAP_SYS_ADMIN to enter another one)", err)
-	case errors.Is(err, unix.EPROTONOSUPPORT):
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return fmt.Errorf("%w: this kernel has no netfilter netlink (CONFIG_NETFILTER_NETLINK, CONFIG_NF_TABLES)", err)
 	}
-	return err
-}
-
-// openNamespace opens a namespace by name or by path.
-func openNamespace(netns string) (*os.File, error) {
-	var f *os.File
-	var err error
-	if strings.ContainsRune(netns, '/') {
-		if f, err = os.Open(netns); err != nil {
-			return nil, fmt.Errorf("open network namespace: %w", err)
-		}
-	} else {
-		for _, dir := range netnsDirs {
-			if f, err = os.Open(filepath.Join(dir, netns)); err == nil {
-				break
-			}
-		}
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil, fmt.Errorf(`no network namespace is called %q (see "ip netns list"; a path must contain a slash): %w`, netns, err)
-		case err != nil:
-			return nil, fmt.Errorf("open network namespace %q: %w", netns, explain(err))
-		}
-	}
-	if err := checkNamespace(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is no network namespace: %w", f.Name(), err), f.Close())
-	}
-	return f, nil
-}
-
-// checkNamespace fails if f is not the file of a network namespace.
-func checkNamespace(f *os.File) error {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
-		return err
-	}
-	if fs.Type != unix.NSFS_MAGIC {
-		return errors.New("it is an ordinary file")
-	}
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err != nil {
-		return err
-	}
-	if kind != unix.CLONE_NEWNET {
-		return errors.New("it is a namespace of another kind")
-	}
-	return nil
+	return netns.Explain(err)
 }
 
 // Inside calls f on a thread that is in the network namespace, for what else
@@ -168,20 +119,4 @@ func (k *Kernel) Inside(f func() error) error { return k.inside(f) }
 
 // inside calls f on a thread that is in the network namespace, for what the
 // kernel only tells through /proc/thread-self.
-func (k *Kernel) inside(f func() error) error {
-	if k.netns == nil {
-		return f()
-	}
-	done := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, and nobody
-		// else gets to run in the wrong namespace.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(k.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace %s: %w", k.name, explain(err))
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
+func (k *Kernel) inside(f func() error) error { return netns.Do(k.fd(), k.name, f) }

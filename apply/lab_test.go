@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/netns"
 	"sgc/internal/ruleset"
 )
 
@@ -79,12 +80,7 @@ func (l *lab) run(stdin string, name string, args ...string) (string, error) {
 
 // start runs a prepared command in the namespace.
 func (l *lab) start(cmd *exec.Cmd) error {
-	return onThread(func() error {
-		if err := unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		return cmd.Run()
-	})
+	return netns.Do(int(l.netns.Fd()), "", cmd.Run)
 }
 
 // nft runs a script with the nft tool, which stands for everybody else who

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/netns"
 )
 
 // Table is the connection tracking of one network namespace. It may be used by
@@ -29,10 +30,10 @@ var ErrUnsupported = errors.New("this kernel has no conntrack over netlink (CONF
 // stays the caller's. It fails with os.ErrPermission, wrapped, without
 // CAP_NET_ADMIN in the namespace, and with ErrUnsupported, wrapped, where the
 // kernel has no ctnetlink.
-func Open(netns int) (*Table, error) {
+func Open(namespace int) (*Table, error) {
 	t := &Table{sysctl: "/proc/sys"}
-	if netns != 0 {
-		fd, err := unix.FcntlInt(uintptr(netns), unix.F_DUPFD_CLOEXEC, 0)
+	if namespace != 0 {
+		fd, err := unix.FcntlInt(uintptr(namespace), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return nil, fmt.Errorf("keep the network namespace: %w", err)
 		}
@@ -73,30 +74,17 @@ func (t *Table) dial(protocol int) (*conn, error) {
 // inside calls f on a thread that is in the network namespace. Sockets that f
 // opens stay there, and files below /proc/sys/net are those of the namespace.
 func (t *Table) inside(f func() error) error {
-	if t.netns == nil {
-		return f()
+	fd := 0
+	if t.netns != nil {
+		fd = int(t.netns.Fd())
 	}
-	done := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, and nobody
-		// else gets to run in the wrong namespace.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(t.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace: %w", explain(err))
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	return netns.Do(fd, "", f)
 }
 
 // explain adds to an error what a person can do about it.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: run as root, or with CAP_NET_ADMIN in the network namespace (and CAP_SYS_ADMIN to enter another one)", err)
-	case errors.Is(err, unix.EPROTONOSUPPORT):
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	return err
+	return netns.Explain(err)
 }

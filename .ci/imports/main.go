@@ -24,9 +24,10 @@ var allowed = map[string][]string{
 	"internal/nftvm":           {"internal/ruleset", "internal/flow"},
 	"internal/corpus":          {"policies", "internal/flow"},
 	"internal/links":           {},
-	"internal/nflog":           {"internal/flow"},
+	"internal/nflog":           {"internal/flow", "internal/netns"},
 	"internal/nlmsg":           {},
-	"internal/lab":             {"internal/flow", "internal/nflog"},
+	"internal/netns":           {},
+	"internal/lab":             {"internal/flow", "internal/netns", "internal/nflog"},
 	"internal/lab/labtest":     {"internal/lab", "internal/flow"},
 	"internal/scenario":        {"policies", "internal/flow", "internal/lab", "internal/regular"},
 	"internal/scenario/report": {"internal/scenario"},
@@ -35,21 +36,22 @@ var allowed = map[string][]string{
 	"internal/regular":         {},
 	"policies":                 {"internal/flow", "internal/regular"},
 	"compile":                  {"policies", "internal/flow", "internal/ruleset"},
-	"apply":                    {"internal/ruleset", "internal/flow", "internal/nlmsg"},
-	"conntrack":                {"policies", "internal/flow", "internal/nlmsg"},
+	"apply":                    {"internal/ruleset", "internal/flow", "internal/netns", "internal/nlmsg"},
+	"conntrack":                {"policies", "internal/flow", "internal/netns", "internal/nlmsg"},
 	"internal/cli":             {"*"},
 }
 
 // doors are the libraries that only some packages may import.
 var doors = map[string][]string{
 	// The lab observes packets with a table of its own, in namespaces of its own.
-	"github.com/google/nftables":   {"internal/ruleset", "internal/nftvm", "apply", "internal/lab", "internal/lab/labtest"},
-	"github.com/mdlayher/netlink":  {"apply", "conntrack", "internal/nflog", "internal/lab"},
-	"github.com/ti-mo/conntrack":   {"conntrack", "internal/lab"},
-	"github.com/hashicorp/hcl":     {"policies", "internal/scenario", "internal/cli"},
-	"github.com/zclconf/go-cty":    {"policies", "internal/scenario"},
-	"github.com/urfave/cli":        {"internal/cli"},
-	"github.com/vishvananda/netns": {"internal/lab"},
+	"github.com/google/nftables":  {"internal/ruleset", "internal/nftvm", "apply", "internal/lab", "internal/lab/labtest"},
+	"github.com/mdlayher/netlink": {"apply", "conntrack", "internal/nflog", "internal/lab"},
+	"github.com/ti-mo/conntrack":  {"conntrack", "internal/lab"},
+	"github.com/hashicorp/hcl":    {"policies", "internal/scenario", "internal/cli"},
+	"github.com/zclconf/go-cty":   {"policies", "internal/scenario"},
+	"github.com/urfave/cli":       {"internal/cli"},
+	// Namespaces are found and entered in internal/netns.
+	"github.com/vishvananda/netns": {},
 	// Only reading: nothing of sgc but the lab makes or changes interfaces.
 	"github.com/vishvananda/netlink": {"internal/lab", "internal/links"},
 	"testing":                        {"internal/lab/labtest"},

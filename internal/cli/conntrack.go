@@ -11,6 +11,7 @@ import (
 
 	"sgc/apply"
 	"sgc/conntrack"
+	"sgc/internal/netns"
 	"sgc/policies"
 )
 
@@ -58,9 +59,10 @@ the one that is enforced.
 
 stats   how full the table is, what was dropped, and how many flows of which
         class cross each interface; without a policy, the first two alone
-list    the live flows that cross the policy's interfaces: the class of each, the
-        rule that allows it now, and when it ends unless a packet comes. It
-        streams: a million flows need no more memory than one
+list    the entries of flows that cross the policy's interfaces: the class of each,
+        the rule that allows it now, and when it ends unless a packet comes. It
+        streams: a million flows need no more memory than one. Flows of protocols
+        that sgc tracks by itself (GRE, ESP, SCTP, …) are there without entries, too
 explain why the flows are as they are, in sentences: their class, the rules that
         allow them now or did before, why one is alive although no rule allows
         it, the timeout that its next packet gives it, what a network ACL does to
@@ -71,7 +73,8 @@ flush   delete what the flags choose, after a question. An open flow of which a
         rule allows the next packet goes on with a new entry, and its peers
         notice nothing; so do UDP and ping. A tracked TCP connection is cut,
         since a new one begins with a SYN; the SSH connection that the command
-        runs over is not, unless --force says so
+        runs over is not, unless --force says so. Of protocols that sgc tracks by
+        itself, it also forgets the flows
 tune    set the timeouts and the limit that the policy asks for, after a
         question; --existing also shortens flows that are there already
 
@@ -173,7 +176,7 @@ type tracking struct {
 func (s *session) withTable(f func(*conntrack.Table) error) error {
 	fd := 0
 	if s.Netns != "" {
-		ns, err := apply.OpenNamespace(s.Netns)
+		ns, err := netns.Open(s.Netns)
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"sgc/apply"
+	"sgc/internal/netns"
 	"sgc/internal/nflog"
 )
 
@@ -121,7 +121,7 @@ func (s *session) log(ctx context.Context, o logOptions) (err error) {
 	}
 	config := nflog.Config{Groups: from.groups}
 	if s.Netns != "" {
-		ns, err := apply.OpenNamespace(s.Netns)
+		ns, err := netns.Open(s.Netns)
 		if err != nil {
 			return err
 		}

@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
-)
 
-// netnsDirs is where ip netns keeps named network namespaces; the second is
-// most often the first under its old name.
-var netnsDirs = [2]string{"/run/netns", "/var/run/netns"}
+	"sgc/internal/netns"
+)
 
 // stateDir returns where the record of what is enforced is kept. Each network
 // namespace has a record of its own: that of the host stands in the state
@@ -47,31 +44,19 @@ func identify(path string) (identity, error) {
 	return identity{uint64(stat.Dev), stat.Ino}, nil
 }
 
-// ownNamespace is the namespace of the process. It is asked of the thread that
-// runs: /proc/self stands for the first one, which may be left in another
-// namespace by a goroutine that looked around there and ended.
-const ownNamespace = "/proc/thread-self/ns/net"
-
 // namespaceKey returns the directory name of a namespace's record; "" is the
 // host's. The argument is that of --netns: a name, a path, or "" for the
 // namespace of the process.
-func namespaceKey(netns string) (string, error) {
-	paths := []string{ownNamespace}
-	switch {
-	case strings.Contains(netns, "/"):
-		paths = []string{netns}
-	case netns != "":
-		paths = []string{filepath.Join(netnsDirs[0], netns), filepath.Join(netnsDirs[1], netns)}
-	}
+func namespaceKey(name string) (string, error) {
 	var this identity
 	var err error
-	for _, path := range paths {
+	for _, path := range netns.Paths(name) {
 		if this, err = identify(path); err == nil {
 			break
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("find the network namespace %q: %w", netns, cause(err))
+		return "", fmt.Errorf("find the network namespace %q: %w", name, cause(err))
 	}
 	// The first process of the host (or container) lives in the namespace
 	// that has no name. Where that one is hidden, the own one counts as such
@@ -80,7 +65,7 @@ func namespaceKey(netns string) (string, error) {
 	if hidden == nil && first == this {
 		return "", nil
 	}
-	for _, dir := range netnsDirs {
+	for _, dir := range netns.Dirs() {
 		names, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("list the network namespaces: %w", err)
@@ -94,7 +79,7 @@ func namespaceKey(netns string) (string, error) {
 		}
 	}
 	if hidden != nil {
-		if own, err := identify(ownNamespace); err == nil && own == this {
+		if own, err := identify(netns.Own); err == nil && own == this {
 			return "", nil
 		}
 	}

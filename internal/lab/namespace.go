@@ -8,8 +8,9 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/netns"
 )
 
 // Namespace is an anonymous network namespace. It ends with Close, or with the
@@ -24,7 +25,7 @@ type Namespace struct {
 
 // ErrGoexit says that the function given to Do ended its goroutine, as
 // testing.T.FailNow does, instead of returning.
-var ErrGoexit = errors.New("the function ended its goroutine instead of returning")
+var ErrGoexit = netns.ErrGoexit
 
 // quietSettings make a fresh namespace predictable: addresses are usable at
 // once, every source address is taken, and no error message is held back by a
@@ -69,7 +70,7 @@ func unshareNetwork() (int, error) {
 			made <- result{-1, err}
 			return
 		}
-		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(netns.Own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		made <- result{fd, err}
 	}()
 	r := <-made
@@ -77,11 +78,13 @@ func unshareNetwork() (int, error) {
 }
 
 func (n *Namespace) setUp() error {
-	links, err := netlink.NewHandleAt(netns.NsHandle(n.fd), unix.NETLINK_ROUTE)
+	err := n.Do(func() (err error) {
+		n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
-	n.links = links
 	for _, s := range quietSettings {
 		if err := n.SetSysctl(s[0], s[1]); err != nil {
 			return err
@@ -122,21 +125,7 @@ func (n *Namespace) FD() int { return n.fd }
 // Do runs f on a thread of its own inside the namespace and returns its error,
 // or ErrGoexit. Sockets that f opens stay in the namespace; goroutines that f
 // starts do not run there.
-func (n *Namespace) Do(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with this goroutine.
-		runtime.LockOSThread()
-		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace %s: %w", n.name, err)
-			return
-		}
-		err := ErrGoexit
-		defer func() { done <- err }()
-		err = f()
-	}()
-	return <-done
-}
+func (n *Namespace) Do(f func() error) error { return netns.Do(n.fd, n.name, f) }
 
 // SetSysctl writes a setting of the namespace. The name is a path below
 // /proc/sys, such as net/ipv4/ip_forward.

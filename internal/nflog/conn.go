@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"sgc/internal/netns"
 )
 
 // Config says what to read.
@@ -164,13 +166,10 @@ func (l *Conn) explainBind(group uint16, err error) error {
 
 // explain adds to an error what a person can do about it.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: run as root, or with CAP_NET_ADMIN in the network namespace (and CAP_SYS_ADMIN to enter another one)", err)
-	case errors.Is(err, unix.EPROTONOSUPPORT):
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	return err
+	return netns.Explain(err)
 }
 
 // Close ends the reading. What the kernel still holds is lost.
