@@ -12,10 +12,16 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"github.com/ti-mo/conntrack"
 
 	"sgc/apply"
 	"sgc/internal/flow"
 )
+
+// look is how long a test waits before it looks again what a process has done. It
+// does not take the processor away from that process.
+const look = 50 * time.Microsecond
 
 // stopWhen starts sgc and stops it as soon as something is true; what it does
 // until the signal arrives it does. It returns a function that waits for its end,
@@ -37,7 +43,7 @@ func (s *stand) stopWhen(is func() bool, args ...string) (cmd *exec.Cmd, wait fu
 		select {
 		case <-ended:
 			return cmd, wait, false
-		default:
+		case <-time.After(look):
 		}
 	}
 	if cmd.Process.Signal(syscall.SIGSTOP) != nil {
@@ -51,14 +57,21 @@ func (s *stand) stopWhen(is func() bool, args ...string) (cmd *exec.Cmd, wait fu
 	}
 }
 
-// tracked is how many entries the host has.
-func (s *stand) tracked() string {
+// counter returns a function that tells how many entries the host has.
+func (s *stand) counter() (tracked func() uint32) {
 	s.t.Helper()
-	count, err := s.host.Sysctl("net/netfilter/nf_conntrack_count")
+	conn, err := conntrack.Dial(&netlink.Config{NetNS: s.host.FD()})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return strings.TrimSpace(count)
+	s.t.Cleanup(func() { conn.Close() })
+	return func() uint32 {
+		stats, err := conn.StatsGlobal()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return stats.Entries
+	}
 }
 
 // temporary reports whether the kernel's table has chains that are to be there
@@ -123,14 +136,14 @@ func TestOpenedBeforeTheCommit(t *testing.T) {
 				}
 				return g
 			}
-			next := narrowed(d, friends...)
+			next, tracked := narrowed(d, friends...), s.counter()
 			hits := 0
 			for round := 0; hits < 2 && round < 40; round++ {
 				when := fmt.Sprintf("round %d", round)
 				s.apply(open(d))
 				early := s.open(kinds(call{direction: d, connected: true})...)
-				entries, old := s.tracked(), generation()
-				cmd, wait, stopped := s.stopWhen(func() bool { return s.tracked() != entries }, "apply", "--auto-approve", s.write(next))
+				entries, old := tracked(), generation()
+				cmd, wait, stopped := s.stopWhen(func() bool { return tracked() != entries }, "apply", "--auto-approve", s.write(next))
 				var late []*talk
 				if stopped && generation() == old {
 					hits++

@@ -7,6 +7,7 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
 )
 
 // mark begins the time in which a stall counts.
@@ -20,8 +21,17 @@ func mark(talks ...*talk) {
 // pause keeps both ends of flows from sending, or lets them go on.
 func pause(paused bool, talks ...*talk) {
 	for _, k := range talks {
-		k.near.paused.Store(paused)
-		k.far.paused.Store(paused)
+		k.pause(paused, &k.near)
+		k.pause(paused, &k.far)
+	}
+}
+
+// pause keeps one end from sending, or lets it go on. What is just being sent has
+// left afterwards; but a segment of TCP may wait for long.
+func (k *talk) pause(paused bool, e *end) {
+	e.paused.Store(paused)
+	for paused && !isTCP(k) && e.busy.Load() {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -53,8 +63,7 @@ func (s *stand) smoothly(when string, talks ...*talk) {
 	s.goOn(when, talks...)
 	for _, k := range talks {
 		for name, e := range map[string]*end{"near": &k.near, "far": &k.far} {
-			e.silent(now() - e.last.Load())
-			if gap := time.Duration(e.gap.Load()); gap > stall {
+			if gap := e.longestGap(); gap > stall {
 				s.t.Errorf("%s: %s: the %s end heard nothing for %s", when, k.call, name, gap.Round(time.Millisecond))
 			}
 		}
@@ -65,9 +74,10 @@ func (s *stand) smoothly(when string, talks ...*talk) {
 // either direction, while both ends keep sending.
 func (s *stand) areCut(when string, talks ...*talk) {
 	s.t.Helper()
+	labtest.Settle(s.t)
 	before := s.watch.counts(s.t)
 	s.poke(talks...)
-	time.Sleep(impatience)
+	rest(impatience)
 	s.poke(talks...)
 	after := s.watch.counts(s.t)
 	for _, k := range talks {
@@ -80,8 +90,9 @@ func (s *stand) areCut(when string, talks ...*talk) {
 // oneWayOnly expects that no packet of the flows comes past sgc in direction d.
 func (s *stand) deniedIn(when string, d flow.Direction, talks ...*talk) {
 	s.t.Helper()
+	labtest.Settle(s.t)
 	before := s.watch.counts(s.t)
-	time.Sleep(impatience)
+	rest(impatience)
 	after := s.watch.counts(s.t)
 	for _, k := range talks {
 		if n := after[k.leg][d] - before[k.leg][d]; n > 0 {
@@ -145,10 +156,21 @@ func (s *stand) sender(ns *lab.Namespace) *lab.Sender {
 // entry returns the conntrack entry of a flow.
 func (s *stand) entry(k *talk) (lab.Entry, bool) {
 	s.t.Helper()
+	return entryOf(s.entries(), k)
+}
+
+// entries returns all of the host's conntrack. That takes a while: the kernel keeps
+// the entries of all namespaces of the machine in one table.
+func (s *stand) entries() []lab.Entry {
+	s.t.Helper()
 	entries, err := s.witness.Entries()
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return entries
+}
+
+func entryOf(entries []lab.Entry, k *talk) (lab.Entry, bool) {
 	for _, e := range entries {
 		if lab.Tracks([]lab.Entry{e}, &flow.Packet{
 			Protocol: k.call.protocol, Source: k.remote.Addr(), Dest: k.local.Addr(), SourcePort: k.remote.Port(), DestPort: k.local.Port(),
@@ -173,10 +195,14 @@ func (s *stand) about(k *talk) string {
 // counts as the opener.
 func (s *stand) haveEntries(when string, talks ...*talk) {
 	s.t.Helper()
-	end := time.Now().Add(patience)
+	var entries []lab.Entry
+	before(time.Now().Add(patience), func() bool {
+		entries = s.entries()
+		return !slices.ContainsFunc(talks, func(k *talk) bool { _, there := entryOf(entries, k); return !there })
+	})
 	for _, k := range talks {
-		var e lab.Entry
-		if !before(end, func() (ok bool) { e, ok = s.entry(k); return ok }) {
+		e, there := entryOf(entries, k)
+		if !there {
 			s.t.Errorf("%s: %s: no entry", when, k.call)
 			continue
 		}
@@ -193,8 +219,9 @@ func (s *stand) haveEntries(when string, talks ...*talk) {
 // haveNone expects that no flow has an entry.
 func (s *stand) haveNone(when string, talks ...*talk) {
 	s.t.Helper()
+	entries := s.entries()
 	for _, k := range talks {
-		if e, ok := s.entry(k); ok {
+		if e, ok := entryOf(entries, k); ok {
 			s.t.Errorf("%s: %s: there is an entry: %s", when, k.call, e)
 		}
 	}
@@ -213,13 +240,13 @@ func (s *stand) opens(when string, calls ...call) []*talk {
 	s.t.Helper()
 	var talks []*talk
 	for _, c := range calls {
-		begin := time.Now()
+		begin := now()
 		k, err := s.dial(c, patience)
 		if err != nil {
 			s.t.Errorf("%s: new %s: %v", when, c.filled(), err)
 			continue
 		}
-		if took := time.Since(begin); took > stall {
+		if took := s.machine.net(begin, now()); took > stall {
 			s.t.Errorf("%s: new %s: it took %s", when, c.filled(), took.Round(time.Millisecond))
 		}
 		talks = append(talks, k)
@@ -240,7 +267,7 @@ func (s *stand) refuses(when string, calls ...call) {
 		}
 		talks = append(talks, k)
 	}
-	time.Sleep(impatience)
+	rest(impatience)
 	counts := s.watch.counts(s.t)
 	for _, k := range talks {
 		if n := counts[k.leg][k.direction]; n > 0 {

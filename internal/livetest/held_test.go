@@ -107,18 +107,42 @@ func (s *stand) reopen(p policy, talks ...*talk) {
 	s.t.Helper()
 	silent := func(paused bool) {
 		for _, k := range talks {
-			callee := &k.far
-			if k.direction == flow.Ingress {
-				callee = &k.near
-			}
-			callee.paused.Store(paused)
+			_, callee := k.ends()
+			k.pause(paused, callee)
 		}
 	}
 	silent(true)
 	time.Sleep(4 * pace)
 	s.apply(p)
-	time.Sleep(20 * pace)
+	s.callersSpeak(talks...)
 	silent(false)
+}
+
+// callersSpeak waits until the sides that opened flows have sent something again.
+func (s *stand) callersSpeak(talks ...*talk) {
+	s.t.Helper()
+	old := map[*talk]uint64{}
+	for _, k := range talks {
+		caller, _ := k.ends()
+		old[k] = caller.spoken.Load()
+	}
+	end := time.Now().Add(patience)
+	for _, k := range talks {
+		// A segment of TCP may wait for long, and whoever was told to says nothing.
+		caller, _ := k.ends()
+		if !isTCP(k) && !caller.paused.Load() && !before(end, func() bool { return caller.spoken.Load() > old[k]+2 }) {
+			s.t.Errorf("%s: the side that opened it says nothing", k.call)
+		}
+	}
+	rest(10 * pace)
+}
+
+// ends returns the side that opened a flow, and the other one.
+func (k *talk) ends() (caller, callee *end) {
+	if k.direction == flow.Ingress {
+		return &k.far, &k.near
+	}
+	return &k.near, &k.far
 }
 
 // What is allowed again in part leaves in part.

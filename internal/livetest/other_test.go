@@ -40,14 +40,10 @@ func (s *stand) tunnels(d flow.Direction, peers map[flow.Family]netip.Addr) []*t
 			k.nearAt = netip.AddrPortFrom(s.nearAddress(f), otherPort)
 			k.leg.protocol = p
 			s.watch.add(s.t, k.leg)
-			k.near.mark()
-			k.far.mark()
+			s.attend(k)
 			s.tunnelEnd(&k.near, s.near(), p, k.nearAt.Addr(), k.remote.Addr())
 			s.tunnelEnd(&k.far, s.peer, p, k.remote.Addr(), k.local.Addr())
-			caller, callee := &k.near, &k.far
-			if d == flow.Ingress {
-				caller, callee = callee, caller
-			}
+			caller, callee := k.ends()
 			s.t.Cleanup(func() { s.hangUp(k) })
 			go caller.speak(k.done)
 			go callee.answer(k.done)

@@ -21,9 +21,10 @@ import (
 
 // How long a test waits for what ought to come, and for what ought not to.
 const (
-	patience   = 6 * time.Second
+	patience   = 30 * time.Second
 	impatience = 150 * time.Millisecond
-	// stall is the longest silence that a flow that goes on may have.
+	// stall is the longest silence that a flow that goes on may have, but for what
+	// the machine is to blame for.
 	stall = time.Second
 )
 
@@ -90,6 +91,7 @@ type stand struct {
 	place              place
 	host, peer, inside *lab.Namespace
 	witness            *lab.Witness
+	machine            *machine
 	watch              *watch
 	dir                string
 	// wildcard says that servers of the host listen at any address of both
@@ -112,7 +114,7 @@ type ending struct {
 func newStand(t *testing.T, at place) *stand {
 	t.Helper()
 	s := &stand{
-		t: t, place: at, dir: t.TempDir(), port: 40000,
+		t: t, place: at, dir: t.TempDir(), port: 40000, machine: controlOf(t),
 		host: labtest.Namespace(t, "host"), peer: labtest.Namespace(t, "peer"),
 		listeners: map[ending]*listener{}, servers: map[ending]*datagrams{}, senders: map[string]*lab.Sender{},
 	}
@@ -139,9 +141,7 @@ func newStand(t *testing.T, at place) *stand {
 	}
 	for _, ns := range []*lab.Namespace{s.host, s.peer, s.inside} {
 		if ns != nil {
-			// A side that hears nothing tries again at least every second. Older
-			// kernels have no such setting, and try less often.
-			_ = ns.SetSysctl("net/ipv4/tcp_rto_max_ms", "1000")
+			labtest.Eager(t, ns)
 		}
 	}
 	if at == besideNAT || at == published {

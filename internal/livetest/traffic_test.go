@@ -66,12 +66,19 @@ func (s *stand) hangUp(talks ...*talk) {
 
 // end is one end of a talk.
 type end struct {
-	write  func([]byte) error
-	got    atomic.Uint64
-	paused atomic.Bool
-	// last and gap are nanoseconds: when something was received, and the
-	// longest silence, both since the mark.
-	last, gap atomic.Int64
+	write func([]byte) error
+	got   atomic.Uint64
+	// spoken is how many messages were sent, or refused to be; busy says that one
+	// is being sent.
+	spoken       atomic.Uint64
+	paused, busy atomic.Bool
+	machine      *machine
+
+	mu sync.Mutex
+	// last is when something was received, and gap the longest silence that the
+	// machine is not to blame for, both since the mark.
+	last int64
+	gap  time.Duration
 }
 
 var start = time.Now()
@@ -79,19 +86,34 @@ var start = time.Now()
 func now() int64 { return int64(time.Since(start)) }
 
 func (e *end) hear() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	t := now()
-	e.silent(t - e.last.Swap(t))
+	e.silentUntil(t)
+	e.last = t
 	e.got.Add(1)
 }
 
-func (e *end) silent(d int64) {
-	for old := e.gap.Load(); d > old && !e.gap.CompareAndSwap(old, d); old = e.gap.Load() {
+func (e *end) silentUntil(t int64) {
+	d := time.Duration(t - e.last)
+	if d > stall {
+		d = e.machine.net(e.last, t)
 	}
+	e.gap = max(e.gap, d)
 }
 
 func (e *end) mark() {
-	e.last.Store(now())
-	e.gap.Store(0)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.last, e.gap = now(), 0
+}
+
+// longestGap returns the longest silence since the mark, the present one included.
+func (e *end) longestGap() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.silentUntil(now())
+	return e.gap
 }
 
 // speak sends until the socket is closed. What the host's own rules refuse, or
@@ -104,16 +126,24 @@ func (e *end) speak(done <-chan struct{}) {
 			return
 		case <-time.After(pace):
 		}
-		if e.paused.Load() {
-			continue
-		}
 		for i := range 8 {
 			message[i] = byte(n >> (8 * i))
 		}
-		if err := e.write(message); errors.Is(err, net.ErrClosed) {
+		if err := e.say(message); errors.Is(err, net.ErrClosed) {
 			return
 		}
 	}
+}
+
+// say sends a message, unless the end is paused.
+func (e *end) say(message []byte) error {
+	e.busy.Store(true)
+	defer e.busy.Store(false)
+	if e.paused.Load() {
+		return nil
+	}
+	defer e.spoken.Add(1)
+	return e.write(message)
 }
 
 // answer begins to speak once it was spoken to.
@@ -163,6 +193,14 @@ func (s *stand) dial(c call, wait time.Duration) (*talk, error) {
 	return s.dialFrom(c, s.nextPort(), wait)
 }
 
+// attend begins to measure a talk.
+func (s *stand) attend(k *talk) {
+	for _, e := range []*end{&k.near, &k.far} {
+		e.machine = s.machine
+		e.mark()
+	}
+}
+
 // dialFrom opens a flow from a port of the client.
 func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error) {
 	s.t.Helper()
@@ -177,8 +215,7 @@ func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error)
 	k.nearAt = netip.AddrPortFrom(s.nearAddress(c.family), nearPort)
 	k.leg.protocol = c.protocol
 	s.watch.add(s.t, k.leg)
-	k.near.mark()
-	k.far.mark()
+	s.attend(k)
 	var err error
 	if c.protocol == flow.TCP {
 		err = s.dialTCP(k, wait)
@@ -188,10 +225,7 @@ func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error)
 	if err != nil {
 		return k, err
 	}
-	caller, callee := &k.near, &k.far
-	if c.direction == flow.Ingress {
-		caller, callee = callee, caller
-	}
+	caller, callee := k.ends()
 	s.t.Cleanup(func() { s.hangUp(k) })
 	go caller.speak(k.done)
 	go callee.answer(k.done)
@@ -201,11 +235,10 @@ func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error)
 func (s *stand) dialTCP(k *talk, wait time.Duration) error {
 	from, to := s.near(), s.peer
 	client, server, dial := k.nearAt, k.remote, k.remote
-	caller, callee := &k.near, &k.far
+	caller, callee := k.ends()
 	if k.direction == flow.Ingress {
 		from, to = to, from
 		client, server, dial = k.remote, k.nearAt, k.local
-		caller, callee = callee, caller
 	}
 	accepted := s.listen(to, server).expect(seenBy(s, k))
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
@@ -307,12 +340,11 @@ func (s *stand) dialUDP(k *talk) error {
 	s.t.Helper()
 	from, to := s.near(), s.peer
 	client, server, dial := k.nearAt, k.remote, k.remote
-	caller, callee := &k.near, &k.far
+	caller, callee := k.ends()
 	connectedClient, connectedServer := k.connected, false
 	if k.direction == flow.Ingress {
 		from, to = to, from
 		client, server, dial = k.remote, k.nearAt, k.local
-		caller, callee = callee, caller
 		connectedClient, connectedServer = false, k.connected
 	}
 	if connectedServer {

@@ -200,11 +200,8 @@ func TestUntrackedPickedUpIsCut(t *testing.T) {
 		talks := s.open(kindsOf(flow.TCP, call{direction: d})...)
 		callers := func(paused bool) {
 			for _, k := range talks {
-				caller := &k.near
-				if d == flow.Ingress {
-					caller = &k.far
-				}
-				caller.paused.Store(paused)
+				caller, _ := k.ends()
+				k.pause(paused, caller)
 			}
 		}
 		callers(true)
