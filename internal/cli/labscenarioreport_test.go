@@ -30,20 +30,23 @@ func pictureOf(file string) string {
 	return filepath.Join(filepath.Dir(file), "report.svg")
 }
 
-// Every example has a picture, which is one of the present scenario and shows
-// that all was as expected.
+// Every directory of examples has a picture, and those that it has are of the
+// present scenarios and show that all was as expected.
 func TestExamplesHavePictures(t *testing.T) {
 	files, err := scenario.Find(examplesDir)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scenarios: %v", err)
 	}
-	pictures := map[string]bool{}
+	pictures, without := map[string]bool{}, map[string]bool{}
+	for _, file := range files {
+		without[filepath.Dir(file)] = true
+	}
 	for _, file := range files {
 		picture := pictureOf(file)
 		text, err := os.ReadFile(picture)
 		again := "make it again with: go run . lab run --report " + strings.TrimPrefix(picture, "../../") + " " + strings.TrimPrefix(file, "../../")
 		if errors.Is(err, os.ErrNotExist) && filepath.Base(picture) != "report.svg" {
-			// One picture says what a directory is about.
+			// Not all of a directory's need one.
 			continue
 		}
 		if err != nil {
@@ -51,6 +54,7 @@ func TestExamplesHavePictures(t *testing.T) {
 			continue
 		}
 		pictures[picture] = true
+		delete(without, filepath.Dir(file))
 		l := scenario.Load(file)
 		if l.Scenario == nil {
 			t.Errorf("%s: %v", file, l.Report.Diagnostics)
@@ -64,6 +68,9 @@ func TestExamplesHavePictures(t *testing.T) {
 		case !bytes.Contains(text, []byte("everything as expected")) && !bytes.Contains(text, []byte("could not play all of it")):
 			t.Errorf("%s shows that something was not as expected; %s", picture, again)
 		}
+	}
+	for dir := range without {
+		t.Errorf("%s has no picture", strings.TrimPrefix(dir, "../../"))
 	}
 	shown := regexp.MustCompile(`!\[[^\]]+\]\(([^)]+\.svg)\)`)
 	for picture := range pictures {

@@ -219,7 +219,11 @@ func (l *loader) checkHosts(s *Scenario, file hcl.Range) {
 			managed = h
 		}
 	}
-	if managed == nil && !l.diags.HasErrors() {
+	switch {
+	case managed != nil || l.diags.HasErrors():
+	case len(s.Hosts) == 0:
+		l.errorAt(file, "No hosts", "A scenario begins with its hosts, one of which is managed: host \"server\" { managed = true … }.")
+	default:
 		l.errorAt(file, "No managed host", "Policies are applied to one of the hosts: add managed = true to it.")
 	}
 	var networks []string
