@@ -78,6 +78,11 @@ func (r records) same(other records) bool {
 	return same(r.applied, other.applied) && same(r.pending, other.pending)
 }
 
+// lookAttempts is how often look looks again at most, which takes milliseconds
+// where the table is small. About one in ten is in vain while others do nothing
+// but apply.
+const lookAttempts = 20
+
 // look takes a snapshot of the kernel and reads the record. It changes
 // neither. dir is nil where there is no state directory. It holds no lock: if
 // an apply ends at the same time, it looks again, so that the snapshot and the
@@ -108,7 +113,7 @@ func (s *session) lookFor(ctx context.Context, k *apply.Kernel, dir *apply.Dir, 
 		if err != nil {
 			return nil, err
 		}
-		if before.same(after) || attempt == attempts {
+		if before.same(after) || attempt == lookAttempts {
 			v, err := compute(ctx, func() (*sight, error) { return newSight(snapshot, after, recalled.last) })
 			if err != nil {
 				return nil, err
