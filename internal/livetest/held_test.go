@@ -52,9 +52,9 @@ func (s *stand) held() held {
 func TestHeldAgesOut(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(s *stand, d flow.Direction) {
-		const longest = 60 * time.Second
+		const longest = 150 * time.Second
 		with := func(p policy) policy {
-			p.attributes = "  connection_tracking {\n    udp_stream_timeout = 60\n  }\n"
+			p.attributes = "  connection_tracking {\n    udp_stream_timeout = 150\n  }\n"
 			return p
 		}
 		s.apply(with(open(d)))
