@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,6 +74,9 @@ func (c *choice) readClass(text string) error {
 
 func (c *choice) readProtocol(text string) error {
 	p, err := flow.ParseProtocol(text)
+	if text == "-1" || text == "all" {
+		return errors.New("the flag --protocol takes one protocol; for all of them, leave it out")
+	}
 	if err != nil {
 		return fmt.Errorf("the flag --protocol: %w", err)
 	}
@@ -111,9 +115,19 @@ func (c *choice) readPorts(text string) error {
 // resolve looks up in the policy what the flags name, so that a misspelt name
 // is no choice of nothing.
 func (c *choice) resolve(p *policies.Policy) error {
+	if name := c.filter.Interface; name != "" && !governs(p, name) {
+		var names []string
+		for _, i := range p.Interfaces {
+			names = append(names, i.Name)
+		}
+		return fmt.Errorf("the policy governs no interface %q: it has blocks for %s.%s", name, someNames(names), meant(name, names))
+	}
 	if name := c.filter.Group; name != "" && p.Group(name) == nil {
 		var names []string
 		for _, g := range p.Groups {
+			if g.Address() == name {
+				return fmt.Errorf("the flag --group takes the name of the group alone: %s", g.Name)
+			}
 			names = append(names, g.Name)
 		}
 		return fmt.Errorf("the policy has no security group %q.%s", name, meant(name, names))
@@ -131,7 +145,23 @@ func (c *choice) resolve(p *policies.Policy) error {
 			addresses = append(addresses, r.Address())
 		}
 	}
+	if whole := "security_group." + c.rule; slices.Contains(addresses, whole) {
+		return fmt.Errorf("the policy has no rule %s. Did you mean %q?", c.rule, whole)
+	}
 	return fmt.Errorf("the policy has no rule %s.%s", c.rule, meant(c.rule, addresses))
+}
+
+// governs reports whether the policy may govern an interface of that name, or one
+// that begins with what stands before a "*".
+func governs(p *policies.Policy, name string) bool {
+	stem, wildcard := strings.CutSuffix(name, "*")
+	if !wildcard {
+		return name != policies.Loopback && p.Interface(name) != nil
+	}
+	return slices.ContainsFunc(p.Interfaces, func(i *policies.Interface) bool {
+		block, _ := strings.CutSuffix(i.Name, "*")
+		return strings.HasPrefix(block, stem) || block != i.Name && strings.HasPrefix(stem, block)
+	})
 }
 
 // meant asks whether a name was meant, or is "".

@@ -111,6 +111,9 @@ func (s *session) listExplained(ctx context.Context, path string, chosen choice)
 		if failed := out.Flush(); failed != nil {
 			return failed
 		}
+		if err == nil && out.n == 0 {
+			s.inform(noEntry)
+		}
 		return s.explainTorn(err)
 	})
 }

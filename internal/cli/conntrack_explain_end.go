@@ -86,8 +86,10 @@ func (x *explainer) flushEnding(j *conntrack.Judged) string {
 	effect := "that cuts it, since no rule lets its next packet open it anew"
 	if p.Protocol == flow.TCP && x.needsSYN(j) {
 		effect = "that cuts it, since no segment of it is a SYN"
-	} else if anew := x.opener(j); anew != "" {
-		effect = fmt.Sprintf("it goes on with a new one, which %s lets open", anew)
+	} else if forth := x.opener(j, false); forth != "" {
+		effect = fmt.Sprintf("it goes on with a new one, which %s lets open", forth)
+	} else if back := x.opener(j, true); back != "" {
+		effect = fmt.Sprintf("what %s does not pass any more, until a packet that %s opens a new one, as %s allows", sends(p), sends(reply(p)), back)
 	}
 	return fmt.Sprintf("%s deletes its entry, with those of all flows like it: %s.", command, effect)
 }
@@ -99,31 +101,26 @@ func (x *explainer) needsSYN(j *conntrack.Judged) bool {
 	})
 }
 
-// opener names a rule that would let the next packet of the flow open it anew, in
-// either direction, or is "". Where the flow is routed, every leg must let it.
-func (x *explainer) opener(j *conntrack.Judged) string {
-	for _, back := range []bool{false, true} {
-		if back && !j.Legs[0].Packet.Protocol.HasPorts() {
-			break // an answer to a ping opens nothing
+// opener names a rule that would let the next packet of the flow open it anew, or
+// is "": one that goes the way of the packet that opened it, or back. Where the flow
+// is routed, every leg must let it.
+func (x *explainer) opener(j *conntrack.Judged, back bool) string {
+	if back && !j.Legs[0].Packet.Protocol.HasPorts() {
+		return "" // an answer to a ping opens nothing
+	}
+	rule := ""
+	for i := range j.Legs {
+		p := &j.Legs[i].Packet
+		if back {
+			p = reply(p)
 		}
-		rule := ""
-		for i := range j.Legs {
-			p := &j.Legs[i].Packet
-			if back {
-				p = reply(p)
-			}
-			d := x.index.Decide(p)
-			if !d.Allow {
-				rule = ""
-				break
-			}
-			if d.Rule != nil {
-				rule = d.Rule.Address()
-			}
+		d := x.index.Decide(p)
+		if !d.Allow {
+			return ""
 		}
-		if rule != "" {
-			return rule
+		if d.Rule != nil {
+			rule = d.Rule.Address()
 		}
 	}
-	return ""
+	return rule
 }

@@ -86,12 +86,12 @@ func (x *explainer) forgetEnding(p *flow.Packet, does string) string {
 		command += " --revoked"
 		effect = "that cuts it, since no rule lets its next packet open it anew"
 	case forth != "" && back != "":
-		effect = fmt.Sprintf("it goes on with its next packet, which %s lets open it", someNames([]string{forth, back}))
+		effect = fmt.Sprintf("it goes on with its next packet, as %s allow", someNames([]string{forth, back}))
 	case forth == "":
 		p, forth = reply(p), back
 		fallthrough
 	default:
-		effect = fmt.Sprintf("it goes on with the next packet that %s, which %s lets open it, and until then no other passes", sends(p), forth)
+		effect = fmt.Sprintf("it goes on with the next packet that %s, as %s allows, and until then no other passes", sends(p), forth)
 	}
 	return fmt.Sprintf("%s --protocol %s --cidr %s %s, with all flows like it: %s.", command, p.Protocol.Name(p.Family()), p.Peer(), does, effect)
 }

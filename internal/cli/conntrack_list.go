@@ -171,12 +171,13 @@ func (s *session) listEntries(ctx context.Context, t *tracking, f *conntrack.Fil
 	if err != nil {
 		return err
 	}
-	shown := map[policies.OtherFlow]bool{}
+	n, shown := 0, map[policies.OtherFlow]bool{}
 	out := bufio.NewWriterSize(s.Out, 1<<16)
 	lines := entryLines{paint: s.outPaint(), known: known}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	err = t.table.Select(ctx, t.judge, f, func(e *conntrack.Entry, j *conntrack.Judged) error {
+		n++
 		known.shown(j, shown)
 		if s.JSON {
 			return encoder.Encode(newEntryView(e, j, known))
@@ -187,6 +188,7 @@ func (s *session) listEntries(ctx context.Context, t *tracking, f *conntrack.Fil
 	if err == nil || errors.Is(err, conntrack.ErrTorn) {
 		var judged conntrack.Judged
 		for _, flow := range known.without(shown, t.judge, f) {
+			n++
 			var failed error
 			if flow.chosen(t.judge, f, &judged); s.JSON {
 				failed = encoder.Encode(newRememberedView(&flow, &judged))
@@ -201,8 +203,14 @@ func (s *session) listEntries(ctx context.Context, t *tracking, f *conntrack.Fil
 	if flushed := out.Flush(); flushed != nil {
 		return flushed
 	}
+	if err == nil && n == 0 {
+		s.inform(noEntry)
+	}
 	return s.explainTorn(err)
 }
+
+// noEntry is what list says where it prints nothing.
+const noEntry = "No conntrack entry is like that. Open flows that the kernel does not track have none: sgc conntrack explain shows those of the host's sockets."
 
 // entryLines writes entries as text, a line for each leg. The columns are as
 // wide as most need, since nobody knows what is still to come.

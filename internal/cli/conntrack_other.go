@@ -80,8 +80,13 @@ func (f *remembered) chosen(judge *conntrack.Judge, filter *conntrack.Filter, ou
 // shown notes the flows of an entry.
 func (r rememberedFlows) shown(j *conntrack.Judged, seen map[policies.OtherFlow]bool) {
 	for i := range j.Legs {
-		if p := &j.Legs[i].Packet; len(r) > 0 && isOther(p) {
-			seen[policies.OtherFlowOf(p)] = true
+		p := &j.Legs[i].Packet
+		if len(r) == 0 || !isOther(p) {
+			return
+		}
+		flow := policies.OtherFlowOf(p)
+		if _, known := r[flow]; known {
+			seen[flow] = true
 		}
 	}
 }

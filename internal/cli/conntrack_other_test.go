@@ -206,13 +206,19 @@ func TestOtherProtocolsWithoutEntries(t *testing.T) {
 			t.Errorf("list %s prints\n%s\nwant\n%s", args, got, want)
 		}
 	}
+	if got := s.mustRun("conntrack", "stats").out; !strings.Contains(got, "  remembered  3 IPv4, 0 IPv6, of 65,536 each") {
+		t.Errorf("stats prints\n%s", got)
+	}
+	if got := s.mustRun("conntrack", "stats", "--prometheus").out; !strings.Contains(got, "\nconntrack_remembered_flows{family=\"ipv4\"} 3\n") {
+		t.Errorf("stats --prometheus prints\n%s", got)
+	}
 	if got := lines("--count"); got != "3\n" {
 		t.Errorf("count %s", got)
 	}
 	for _, e := range s.explain() {
 		says := map[string][]string{
-			"gre":  {"web.ingress.gre allows it", "49", "makes sgc forget it, and deletes its entries", "goes on with its next packet, which security_group.web.ingress.gre and security_group.web.egress.any lets"},
-			"sctp": {"egress.any allows it", "are left", "no entry of it", "goes on with the next packet that the host sends"},
+			"gre":  {"web.ingress.gre allows it", "49", "makes sgc forget it, and deletes its entries", "goes on with its next packet, as security_group.web.ingress.gre and security_group.web.egress.any allow."},
+			"sctp": {"egress.any allows it", "are left", "no entry of it", "goes on with the next packet that the host sends, as security_group.web.egress.any allows, and until then no other passes."},
 			"esp":  {"No rule", "sgc remembers flows", "conntrack flush --revoked --protocol esp --cidr 10.1.0.7 makes sgc forget it", "that cuts it"},
 		}[e.Protocol]
 		for _, text := range says {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sgc/compile"
 	"sgc/conntrack"
 )
 
@@ -30,6 +31,33 @@ type flowsView struct {
 	// Elsewhere are those that cross no interface of the policy.
 	Elsewhere  int                        `json:"elsewhere"`
 	Interfaces []conntrack.InterfaceCount `json:"interfaces"`
+	// Remembered are the flows of protocols that sgc tracks by itself, by family,
+	// whether they have entries or not. Beyond a limit it remembers no more.
+	Remembered rememberedCount `json:"remembered"`
+}
+
+// rememberedCount counts live flows of other protocols.
+type rememberedCount struct {
+	IPv4 int `json:"ipv4"`
+	IPv6 int `json:"ipv6"`
+	// Limit is that of each family.
+	Limit int `json:"limit"`
+}
+
+func (s *session) countRemembered(ctx context.Context) (rememberedCount, error) {
+	var c rememberedCount
+	for _, set := range compile.OtherFlows() {
+		c.Limit = int(set.Size)
+	}
+	flows, err := s.otherFlowsOnce(ctx)
+	for f := range flows {
+		if f.Peer.Is4() {
+			c.IPv4++
+		} else {
+			c.IPv6++
+		}
+	}
+	return c, err
 }
 
 func (s *session) conntrackStats(ctx context.Context, path string, prometheus bool) error {
@@ -54,7 +82,8 @@ func (s *session) conntrackStats(ctx context.Context, path string, prometheus bo
 				return err
 			}
 			v.Flows = &flowsView{Count: census.Entries, Elsewhere: census.Elsewhere, Interfaces: census.Interfaces}
-			return nil
+			v.Flows.Remembered, err = s.countRemembered(ctx)
+			return err
 		})
 	}
 	if err != nil {
@@ -116,7 +145,12 @@ func (v *statsView) text(p paint) string {
 	for _, i := range v.Flows.Interfaces {
 		rows = append(rows, [2]string{clean(i.Name), countText(i.Count)})
 	}
-	writeRows(&b, append(rows, [2]string{"elsewhere", thousands(v.Flows.Elsewhere)}))
+	rows = append(rows, [2]string{"elsewhere", thousands(v.Flows.Elsewhere)})
+	if r := v.Flows.Remembered; r.IPv4+r.IPv6 > 0 {
+		rows = append(rows, [2]string{"remembered", fmt.Sprintf("%s IPv4, %s IPv6, of %s each  (protocols that sgc tracks by itself, with and without entries)",
+			thousands(r.IPv4), thousands(r.IPv6), thousands(r.Limit))})
+	}
+	writeRows(&b, rows)
 	return b.String()
 }
 
@@ -160,6 +194,10 @@ func (v *statsView) prometheus() []byte {
 	fmt.Fprintf(&b, "conntrack_flows{class=\"elsewhere\"} %d\n", v.Flows.Elsewhere)
 	metric("conntrack_revoked_flows", "gauge", "Live flows that no rule allows any more.")
 	fmt.Fprintf(&b, "conntrack_revoked_flows %d\n", v.Flows.Revoked)
+	metric("conntrack_remembered_flows", "gauge", "Live flows of protocols that sgc tracks by itself, with and without entries.")
+	fmt.Fprintf(&b, "conntrack_remembered_flows{family=\"ipv4\"} %d\nconntrack_remembered_flows{family=\"ipv6\"} %d\n", v.Flows.Remembered.IPv4, v.Flows.Remembered.IPv6)
+	metric("conntrack_remembered_flows_limit", "gauge", "How many of them sgc remembers of each family.")
+	fmt.Fprintf(&b, "conntrack_remembered_flows_limit %d\n", v.Flows.Remembered.Limit)
 	if len(v.Flows.Interfaces) == 0 {
 		return []byte(b.String())
 	}
