@@ -13,9 +13,11 @@ import (
 
 // pastView is a rule that allowed a flow and does not any more.
 type pastView struct {
-	Group string `json:"group"`
+	// Group is "" where the policy was read back from the kernel's table, which does
+	// not name it.
+	Group string `json:"group,omitempty"`
 	// Rule is its address, Position where it stood last; "" in records of older
-	// versions of sgc.
+	// versions of sgc, and where Group is.
 	Rule     string `json:"rule,omitempty"`
 	Position string `json:"position,omitempty"`
 	// Now says what became of it.
@@ -36,7 +38,7 @@ const (
 	pastGone     pastState = "gone"
 	// The rule is there and allows less.
 	pastNarrowed pastState = "narrowed"
-	// The group is there and attached, but which of its rules it was is unknown.
+	// Which rule it was is not known.
 	pastUnknown pastState = "unknown"
 )
 
@@ -95,7 +97,10 @@ func (x *explainer) sayHad(out *legExplanation, p *flow.Packet) bool {
 
 func (x *explainer) newPastView(r *policies.PastRule, p *flow.Packet) pastView {
 	v := pastView{Group: r.Group, Now: x.pastState(r, p.Interface), Columns: r.Columns()}
-	if r.ID != "" {
+	switch {
+	case strings.HasSuffix(r.Group, recovered):
+		v.Group, v.Now = "", pastUnknown
+	case r.ID != "":
 		v.Rule = r.Address()
 	}
 	if r.Pos.File != "" {
@@ -139,7 +144,7 @@ func (v *pastView) text(name string) string {
 		text = "a rule of security_group." + v.Group
 	}
 	switch {
-	case strings.HasSuffix(v.Group, recovered):
+	case v.Group == "":
 		text = "a rule of a policy of which there was no record"
 	case v.Now == pastDeleted:
 		text += ", whose group is deleted"

@@ -16,8 +16,10 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"sgc/internal/corpus"
+	"sgc/internal/flow"
 	"sgc/internal/lab"
 	"sgc/internal/lab/labtest"
+	"sgc/policies"
 )
 
 // explained is what the tests read of an explanation in JSON.
@@ -499,4 +501,39 @@ func TestExplainWhenARuleWent(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(r.Applied, fmt.Sprintf("It was allowed until the apply of %s at the latest by a rule of security_group.web (ingress tcp 22 from 203.0.113.0/29)", text(r.Applied)))
+}
+
+// What became of a rule is told by the policy that is enforced.
+func TestWhatBecameOfPastRules(t *testing.T) {
+	policy := &policies.Policy{
+		Groups: []*policies.Group{
+			{Name: "web", Rules: []*policies.Rule{{Group: "web", ID: "ssh"}, {Group: "web", Direction: flow.Egress, ID: "dns"}}},
+			{Name: "debug"},
+		},
+		Interfaces: []*policies.Interface{{Name: "eth*", Groups: []string{"web"}}},
+	}
+	x := &explainer{tracking: &tracking{policy: policy}, step: &transition{}}
+	for _, tc := range []struct {
+		group, id string
+		now       pastState
+		text      string
+	}{
+		{"web", "ssh", pastNarrowed, "security_group.web.ingress.ssh, which does not cover it any more (ingress tcp 22 from 203.0.113.0/24)"},
+		{"web", "dns", pastGone, "security_group.web.ingress.dns, which is gone (ingress tcp 22 from 203.0.113.0/24)"},
+		{"web", "", pastUnknown, "a rule of security_group.web (ingress tcp 22 from 203.0.113.0/24)"},
+		{"debug", "ssh", pastDetached, "security_group.debug.ingress.ssh, whose group is not attached to eth0 any more (ingress tcp 22 from 203.0.113.0/24)"},
+		{"guest", "ssh", pastDeleted, "security_group.guest.ingress.ssh, whose group is deleted (ingress tcp 22 from 203.0.113.0/24)"},
+		{"guest", "", pastDeleted, "a rule of security_group.guest, whose group is deleted (ingress tcp 22 from 203.0.113.0/24)"},
+		{"web" + recovered, "tcp4.open", pastUnknown, "a rule of a policy of which there was no record (ingress tcp 22 from 203.0.113.0/24)"},
+	} {
+		r := &policies.PastRule{
+			Group: tc.group, ID: tc.id, Protocol: flow.TCP, Ports: []flow.PortRange{{First: 22, Last: 22}},
+			Peers: []flow.Range{flow.RangeOf(netip.MustParsePrefix("203.0.113.0/24"))},
+		}
+		p := flow.Packet{Interface: "eth0", Direction: flow.Ingress, Protocol: flow.TCP, Source: netip.MustParseAddr("203.0.113.7"), DestPort: 22}
+		v := x.newPastView(r, &p)
+		if v.Now != tc.now || v.text("eth0") != tc.text || v.GoneSince != nil || v.Position != "" {
+			t.Errorf("%s %s: %+v, %q", tc.group, tc.id, v, v.text("eth0"))
+		}
+	}
 }
