@@ -3,11 +3,14 @@ package conntrack
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"testing"
 
 	"sgc/internal/flow"
+	"sgc/internal/lab/labtest"
 	"sgc/policies"
 )
 
@@ -34,6 +37,8 @@ func TestEntriesOfTheWrongDirection(t *testing.T) {
 			return only(k.rule("out", flow.Egress, []flow.PortRange{{First: 1, Last: 65535}}, k.family.Any()))
 		}, s.openers, Lingers, flow.Ingress},
 		{"a SYN has just begun it: the host opens it", openingEntry(k), open, gone, s.openers, BecomesTracked, flow.Egress},
+		{"a SYN began it, from a port on which somebody waits: the host opened it", dialledEntry(k), open, gone, s.openers, BecomesTracked, flow.Egress},
+		{"and its own rule may go, too", dialledEntry(k), tracked, nothing, s.openers, Lingers, flow.Egress},
 		{"UDP says nothing of who began", reversedEntry(kind{flow.UDP, flow.IPv4, flow.Ingress, "host"}), open, gone, s.openers, BecomesTracked, flow.Egress},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -51,7 +56,17 @@ func TestEntriesOfTheWrongDirection(t *testing.T) {
 	}
 }
 
+// reversedEntry is what a segment of the answering side begins in the middle of a
+// connection: TestEntriesThatSegmentsBegin has the kernel make such.
 func reversedEntry(k kind) *Entry {
+	e := dialledEntry(k)
+	e.PickedUp = k.protocol == flow.TCP
+	return e
+}
+
+// dialledEntry is that of a flow the other way round, which the other side's first
+// packet began.
+func dialledEntry(k kind) *Entry {
 	e := k.entry()
 	e.Original, e.Reply = e.Reply, e.Original
 	if k.protocol == flow.TCP {
@@ -61,9 +76,63 @@ func reversedEntry(k kind) *Entry {
 }
 
 func openingEntry(k kind) *Entry {
-	e := reversedEntry(k)
+	e := dialledEntry(k)
 	e.TCPState = TCPSynSent
 	return e
+}
+
+// The kernel tells an entry that a SYN began from one that a segment in the middle of
+// a connection did, and from one that sgc makes.
+func TestEntriesThatSegmentsBegin(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skipf("SKIP: no nft to have connections tracked with: %v", err)
+	}
+	ns := labtest.Namespace(t, "host")
+	witness, table := labtest.Witness(t, ns), openTable(t, ns)
+	if err := ns.Do(func() error {
+		out, err := exec.Command("nft", "add table inet t; add chain inet t c { type filter hook output priority 0; ct state new accept; }").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ns.ListenTCP(netip.MustParseAddrPort("127.0.0.1:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := connect(t, ns, "127.0.0.1:80")
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	is := func(when string, from net.Addr, pickedUp bool) {
+		t.Helper()
+		list := read(t, table)
+		if len(list) != 1 || list[0].TCPState != TCPEstablished ||
+			netip.AddrPortFrom(list[0].Original.Source, list[0].Original.SourcePort).String() != from.String() || list[0].PickedUp != pickedUp {
+			t.Errorf("%s: %+v, want one from %s, picked up %t", when, list, from, pickedUp)
+		}
+	}
+	is("a SYN", client.LocalAddr(), false)
+	if err := witness.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	is("the server's segment", server.LocalAddr(), true)
+	if err := witness.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	createSeeds(t, table, tcpSeed(client.LocalAddr().String(), "127.0.0.1:80"))
+	is("the product", client.LocalAddr(), false)
 }
 
 // The entry and the socket of a flow have one name.

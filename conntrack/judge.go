@@ -167,9 +167,12 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 // of it begins one, whoever sends it. On the host, who waits for peers on a port
 // has not opened a connection from there; else the ports tell, if only that of the
 // other side is one that clients get. A connection with NAT cannot go on like that.
+//
+// An entry that began with a SYN is right, whoever waits there: a host may dial from
+// a port on which it listens.
 func (r *Routes) reversed(e *Entry) bool {
 	o := &e.Original
-	if r.openers == nil || o.Protocol != flow.TCP || e.Status&(SourceNAT|DestNAT) != 0 {
+	if r.openers == nil || !e.PickedUp || o.Protocol != flow.TCP || e.Status&(SourceNAT|DestNAT) != 0 {
 		return false
 	}
 	switch e.TCPState {
@@ -183,10 +186,10 @@ func (r *Routes) reversed(e *Entry) bool {
 	switch {
 	case r.isOwn(o.Source) && waits(source, dest):
 		return true
-	case !e.PickedUp, r.hears(o.Dest) && waits(dest, source):
+	case r.hears(o.Dest) && waits(dest, source):
 		return false
 	}
-	return r.openers.ephemeral.Contains(o.DestPort) && !r.openers.ephemeral.Contains(o.SourcePort)
+	return r.reversedByPorts(source, dest)
 }
 
 // leg is a packet without what all legs of an entry have in common.
