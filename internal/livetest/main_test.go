@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	}
 	// Most of a test is waiting for packets, so that more of them fit in than
 	// there are processors. A flag on the command line comes later, and counts.
-	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
 	os.Exit(labtest.Main(m))
