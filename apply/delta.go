@@ -111,6 +111,9 @@ type batch struct {
 	// expirations are where in the message the remaining times of elements
 	// stand, 8 bytes each.
 	expirations []int
+	// ahead are the elements that were put into sets that were there, as what is
+	// to be removed if nothing comes of the delta.
+	ahead []*timedChanges
 }
 
 // change is a Change that is not put into words yet.

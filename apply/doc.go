@@ -37,7 +37,8 @@
 // A delta has three parts (parts.go), each in the order of emitPart in emit.go:
 //
 //	prepare   new chains with their rules and new sets with their elements, and
-//	          what an interrupted apply left of these: nothing uses them yet
+//	          what an interrupted apply left of these: nothing uses them yet.
+//	          And new timed ranges, see below
 //	switch    base chains, rules and elements of what is in use, the chain that
 //	          carries the policy's digest, and what cannot change in place and
 //	          is made anew with all that refers to it
@@ -72,7 +73,13 @@
 //     map, and jump into a chain that is empty for them because it goes, while
 //     the map now says something else of their key. A key that is in the map no
 //     more is no reason: an empty chain that was jumped to returns to the rule
-//     behind the map, as a key without an element does.
+//     behind the map, as a key without an element does;
+//   - timed ranges come, which say what the change closes for good. If they came
+//     after the rules, a packet in between could open a flow that nothing ends any
+//     more. They refuse only what would open a flow, so it does no harm that they
+//     do it a moment early; if nothing comes of the change, they go again. A range
+//     that takes the place of one that goes comes with the switch, as that one
+//     goes: both are one copy of the set.
 //
 // If anything is apart, everything is, with a pause in which all packets end
 // that began before: then those too that are on their way during the switch
@@ -84,8 +91,7 @@
 // for it unless an edit takes an address from one list and, in the same apply,
 // gives the list to another rule, or takes a port from a rule whose addresses it
 // changes as well. What is made anew by the switch (somebody changed its
-// declaration by hand) is empty for as long as a new set is. And timed ranges,
-// which are interval sets too, begin to count as much later than the rules.
+// declaration by hand) is empty for as long as a new set is.
 //
 // If a transaction fails, what was prepared is taken out again (takeback.go); if
 // the clean-up fails, the policy is enforced all the same. A process that is

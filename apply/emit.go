@@ -112,7 +112,7 @@ func (p *planner) reserve(sets []setPlan) {
 			p.room += each * (len(s.elements.added) + len(s.elements.removed))
 		}
 	}
-	if p.part == switching {
+	if p.part != cleaning {
 		for _, s := range p.sets {
 			if s.timed != nil && len(s.timed.added) > 0 {
 				p.room += timedSize(s.want, &s.timed.added[0].TimedElement) * len(s.timed.added)
@@ -194,12 +194,16 @@ func (p *planner) emitPart() {
 			p.addElements(s.elements)
 		}
 	}
-	if p.part == switching {
+	switch p.part {
+	case preparing:
+		p.addTimedAhead()
+	case switching:
 		for _, s := range p.sets {
 			if s.timed != nil {
-				p.addTimed(s.timed)
+				p.addTimed(s.timed, false)
 			}
 		}
+	case cleaning:
 	}
 	for _, c := range chains {
 		if c.want != nil {

@@ -59,7 +59,22 @@ func (p *planner) assign(recreate bool) {
 		}
 	}
 	g.settle()
-	p.split = !recreate && (p.split || g.unpublished(used) || p.strands())
+	ahead := !recreate && len(used) > 0 && p.advance()
+	p.split = !recreate && (p.split || ahead || g.unpublished(used) || p.strands())
+}
+
+// advance finds the timed ranges that are put in before all is switched. They are
+// what a switch closes: until they are there, packets that meet the new rules
+// could open what is closed.
+func (p *planner) advance() bool {
+	found := false
+	for _, s := range p.sets {
+		// There is nothing to put them into where a set comes with the switch.
+		if s.timed != nil && (s.part == preparing || s.have != nil && !s.fresh) {
+			found = s.timed.advance() || found
+		}
+	}
+	return found
 }
 
 // node names a chain, a set or an object of timeouts.

@@ -96,6 +96,10 @@ func (n names) without(prepared *batch) *batch {
 	var table bool
 	var chains, sets, timeouts []string
 	seen := map[node]bool{}
+	stays := map[string]bool{}
+	for _, c := range prepared.ahead {
+		stays[c.set.Name] = true
+	}
 	first := func(kind Kind, name string) bool {
 		n := node{kind, name}
 		defer func() { seen[n] = true }()
@@ -114,12 +118,12 @@ func (n names) without(prepared *batch) *batch {
 				timeouts = append(timeouts, o.name)
 			}
 		default:
-			if n.sets[o.name] && first(SetKind, o.name) {
+			if n.sets[o.name] && !stays[o.name] && first(SetKind, o.name) {
 				sets = append(sets, o.name)
 			}
 		}
 	}
-	if !table && len(chains)+len(sets)+len(timeouts) == 0 {
+	if !table && len(chains)+len(sets)+len(timeouts)+len(stays) == 0 {
 		return nil
 	}
 	b := &batch{}
@@ -137,6 +141,11 @@ func (n names) without(prepared *batch) *batch {
 	}
 	for _, name := range sets {
 		p.deleteSet(name, "")
+	}
+	for _, c := range prepared.ahead {
+		if n.sets[c.set.Name] {
+			p.removeTimed(c)
+		}
 	}
 	for _, name := range timeouts {
 		p.deleteOther(Other{Name: name, kind: timeoutType})

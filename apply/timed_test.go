@@ -324,10 +324,12 @@ func TestKernelThatCannotDestroy(t *testing.T) {
 						t.Fatal(err)
 					}
 					destroyed := 0
-					for _, o := range d.batches[0].operations {
-						if o.destroys {
-							d.batches[0].message.Buf[o.start+4] = 99
-							destroyed++
+					for _, b := range d.batches {
+						for _, o := range b.operations {
+							if o.destroys {
+								b.message.Buf[o.start+4] = 99
+								destroyed++
+							}
 						}
 					}
 					if destroyed < len(remove) && time.Since(begun) > timeout {

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +36,9 @@ func (p *planner) removeTimed(c *timedChanges) {
 	w.close()
 }
 
-func (p *planner) addTimed(c *timedChanges) {
+// addTimed puts in the elements that come ahead of the switch, or those that do
+// not.
+func (p *planner) addTimed(c *timedChanges, ahead bool) {
 	// What is there already is no error, unless it is not known what is there.
 	flags := unix.NLM_F_CREATE
 	if c.blind {
@@ -45,6 +48,9 @@ func (p *planner) addTimed(c *timedChanges) {
 	w.op.idle = true
 	for i := range c.added {
 		e := &c.added[i]
+		if e.ahead != ahead {
+			continue
+		}
 		w.timed(&e.TimedElement, whole)
 		if !e.there {
 			operations := w.batch().operations
@@ -52,6 +58,27 @@ func (p *planner) addTimed(c *timedChanges) {
 		}
 	}
 	w.close()
+}
+
+// addTimedAhead puts ranges into timed sets before all is switched, and notes what
+// is to be taken out again of sets that were there.
+func (p *planner) addTimedAhead() {
+	for _, s := range p.sets {
+		if s.timed == nil || !slices.ContainsFunc(s.timed.added, func(e addedElement) bool { return e.ahead }) {
+			continue
+		}
+		p.addTimed(s.timed, true)
+		if s.have == nil || s.fresh {
+			continue // the set itself is
+		}
+		back := &timedChanges{set: s.want}
+		for _, e := range s.timed.added {
+			if e.ahead {
+				back.removed = append(back.removed, e.TimedElement)
+			}
+		}
+		p.batch.ahead = append(p.batch.ahead, back)
+	}
 }
 
 // touched is the name of a chain that comes and goes in one transaction. No

@@ -33,10 +33,33 @@ type addedElement struct {
 	there bool
 	// carried says that it is only kept while its set is made anew.
 	carried bool
+	// ahead says that it is put in before all is switched.
+	ahead bool
 }
 
 func (c *timedChanges) empty() bool {
 	return len(c.removed)+len(c.added) == 0 && !c.catchAll
+}
+
+// advance marks the ranges that can be put in before all is switched, and reports
+// whether there are any: packets meet them a while after the rules otherwise. What
+// takes the place of a range that goes comes with the switch.
+func (c *timedChanges) advance() bool {
+	if !c.set.Interval {
+		return false
+	}
+	var gone []box
+	for _, e := range c.removed {
+		gone = append(gone, newBox(c.set, span{e.First, e.Last}))
+	}
+	found := false
+	for i := range c.added {
+		e := &c.added[i]
+		b := newBox(c.set, span{e.First, e.Last})
+		e.ahead = !e.there && !e.carried && !slices.ContainsFunc(gone, b.overlaps)
+		found = found || e.ahead
+	}
+	return found
 }
 
 // span is the key, or the range of keys, of a timed element.

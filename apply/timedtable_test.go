@@ -109,27 +109,45 @@ func TestFailureAtEveryStepOfTimedChanges(t *testing.T) {
 	timed := append(takeOut(exactName, elements[0].Element), elements[4:]...)
 	before := func() (*Snapshot, map[[3]string]time.Duration) { s := l.snapshot(); return s, timedElements(s) }
 	s, had := before()
-	d, err := Diff(s, want, timed...)
-	if err != nil || d.Transactions() != 1 {
-		t.Fatalf("%d transactions, %v", d.Transactions(), err)
+	diff := func() *Delta {
+		d, err := Diff(s, want, timed...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
+	// The range comes first, and by itself.
+	d := diff()
+	if first := d.batches[0]; first.part != preparing || !slices.ContainsFunc(first.operations, func(o operation) bool { return o.name == "refused.egress.ports.ipv6" }) {
+		t.Fatalf("%d transactions, and the first one does not put in the range", d.Transactions())
+	}
+	changes := changesText(d)
 	kinds := map[string]bool{}
-	for i, o := range d.batches[0].operations {
-		kinds[o.action.String()+" "+o.kind.String()] = true
-		spoilt := spoil(d, 0)
-		spoilt.batches[0].message.Buf[o.start+nlmsg.HeaderSize+nlmsg.NetfilterSize+nlmsg.AttributeSize] = 'x'
-		err := l.kernel.Commit(context.Background(), spoilt)
-		var refused *RefusedError
-		if o.destroys && err == nil {
-			t.Fatalf("step %d, %s: nothing was refused", i, o)
+	for n, b := range d.batches {
+		if b.part == cleaning {
+			break
 		}
-		if !errors.As(err, &refused) || refused.Refusals[0].Object != o.String() {
-			t.Fatalf("step %d, %s: %v", i, o, err)
-		}
-		if now, has := before(); now.Generation != s.Generation || !maps.Equal(has, had) {
-			t.Fatalf("step %d, %s: something changed", i, o)
+		for i, o := range b.operations {
+			kinds[o.action.String()+" "+o.kind.String()] = true
+			spoilt := spoil(diff(), n)
+			spoilt.batches[n].message.Buf[o.start+nlmsg.HeaderSize+nlmsg.NetfilterSize+nlmsg.AttributeSize] = 'x'
+			err := l.kernel.Commit(context.Background(), spoilt)
+			var refused *RefusedError
+			if o.destroys && err == nil {
+				t.Fatalf("transaction %d, step %d, %s: nothing was refused", n, i, o)
+			}
+			if !errors.As(err, &refused) || refused.Refusals[0].Object != o.String() || refused.Leftovers != nil {
+				t.Fatalf("transaction %d, step %d, %s: %v", n, i, o, err)
+			}
+			now, has := before()
+			was := s.Generation
+			s = now
+			if n == 0 && now.Generation != was || !maps.Equal(has, had) || changesText(diff()) != changes {
+				t.Fatalf("transaction %d, step %d, %s: something changed", n, i, o)
+			}
 		}
 	}
+	d = diff()
 	for _, kind := range []string{"remove object", "add object", "add element", "remove element"} {
 		if !kinds[kind] {
 			t.Errorf("no step is %q", kind)
