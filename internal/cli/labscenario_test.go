@@ -115,6 +115,7 @@ var numbers = regexp.MustCompile(`\bsent [0-9]+, [0-9]+`)
 // An expectation that is not met explains itself: where it stands, what was
 // expected and seen, what the policy says of the flow, and its entry.
 func TestScenarioThatFailsExplainsItself(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	path := writeScenario(t, "ping.lab.hcl", strings.Replace(pingScenario, "EXPECTED", "allowed", 1))
 	code, out, errout := runScenarios(t, context.Background(), "lab", "run", path)
@@ -155,6 +156,7 @@ func TestScenarioThatFailsExplainsItself(t *testing.T) {
 // A scenario that cannot be played to its end is an error, and the others are
 // played all the same.
 func TestScenarioThatCannotBePlayed(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	refused := strings.Replace(pingScenario, "EXPECTED", "refused", 1)
 	// The kernel takes a route once.

@@ -93,6 +93,7 @@ func (s *screen) text() string {
 // What a terminal shows at the end is what is written without one, whatever was
 // shown in between.
 func TestLiveViewLeavesTheResult(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	for name, env := range map[string]string{"in colour": "NO_COLOR=", "without colour": "NO_COLOR=1"} {
 		t.Run(name, func(t *testing.T) {
@@ -133,6 +134,7 @@ func TestLiveViewLeavesTheResult(t *testing.T) {
 // Without a terminal, or on one that cannot move its cursor, there are no escape
 // sequences.
 func TestNoLiveViewWithoutATerminal(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	path := writeScenario(t, "ok.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "refused", 1), "200ms", "600ms", 1))
 	for name, streams := range map[string]Streams{"no terminal": {}, "dumb": {ErrTerminal: true, OutTerminal: true, Environ: []string{"TERM=dumb"}}} {
@@ -147,6 +149,7 @@ func TestNoLiveViewWithoutATerminal(t *testing.T) {
 
 // A terminal that is gone does not fail the run.
 func TestLiveViewOfATerminalThatIsGone(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	path := writeScenario(t, "ok.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "refused", 1), "200ms", "600ms", 1))
 	var out bytes.Buffer

@@ -117,6 +117,7 @@ func TestReportOptions(t *testing.T) {
 
 // A run that fails has a picture, too; it replaces a longer one.
 func TestReportOfAFailedScenario(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	path := writeScenario(t, "ping.lab.hcl", strings.Replace(pingScenario, "EXPECTED", "allowed", 1))
 	page := filepath.Join(t.TempDir(), "page.html")
@@ -150,6 +151,7 @@ func TestReportOfAFailedScenario(t *testing.T) {
 // A run that is interrupted leaves no picture, and leaves one alone that was
 // there.
 func TestReportOfAnInterruptedRun(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	path := writeScenario(t, "long.lab.hcl", strings.Replace(strings.Replace(pingScenario, "EXPECTED", "refused", 1), `wait "200ms"`, `wait "1h"`, 1))
 	dir := t.TempDir()

@@ -16,6 +16,7 @@ import (
 
 // Whatever is expected wrongly is told, each in its own words.
 func TestScenarioThatIsAllWrong(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	text := strings.Replace(pingScenario, `protocol    = "tcp"
       ports       = [22]`, `protocol    = "icmp"
@@ -112,6 +113,7 @@ step "nothing more is sent" {
 
 // What programs read says the same, packet by packet.
 func TestScenarioForPrograms(t *testing.T) {
+	t.Parallel()
 	labtest.Require(t)
 	good := writeScenario(t, "good.lab.hcl", strings.Replace(pingScenario, "EXPECTED", "refused", 1))
 	bad := writeScenario(t, "bad.lab.hcl", strings.Replace(pingScenario, "EXPECTED", "survives", 1))

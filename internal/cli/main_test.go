@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"flag"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -19,5 +22,21 @@ func TestMain(m *testing.M) {
 	if signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
+	runAtOnce(4)
 	os.Exit(labtest.Main(m))
+}
+
+// runAtOnce lets so many parallel tests run at once if nobody has asked for
+// another number and there are fewer processors: most of them play scenarios,
+// which wait five times as long as they work.
+func runAtOnce(n int) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if asked || runtime.GOMAXPROCS(0) >= n {
+		return
+	}
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
 }
