@@ -62,11 +62,12 @@ func newSide(e *Enforced) *side { return &side{policies.NewJudge(e.Policy), e.Co
 // NewChange indexes both policies.
 func NewChange(o ChangeOptions) *Change {
 	c := &Change{
-		routes: o.Routes, openers: o.Openers, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
+		routes: o.Routes, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
 		links: map[string]*changedLink{},
 	}
+	c.openers = o.Openers.heeding(c.byRules)
 	if o.Routes != nil {
-		o.Routes.Heed(o.Openers)
+		o.Routes.Heed(c.openers)
 	}
 	if o.Old == nil {
 		return c

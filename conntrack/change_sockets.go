@@ -27,13 +27,7 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 		return err
 	}
 	l := &out.room[0]
-	l.Packet = flow.Packet{
-		Interface: name, Direction: flow.Ingress, Protocol: s.Protocol, HopLimit: hopLimit, State: flow.New,
-		Source: s.Remote.Addr(), SourcePort: s.Remote.Port(), Dest: s.Local.Addr(), DestPort: s.Local.Port(),
-	}
-	if s.Protocol == flow.TCP {
-		l.Packet.TCPFlags = flow.SYN
-	}
+	l.Packet = s.opening(name)
 	if c.openers.Opened(s) == flow.Egress {
 		l.Packet = l.Packet.Reply()
 	}

@@ -18,6 +18,8 @@ type Openers struct {
 	// ephemeral are the ports that the kernel gives to sockets which ask for
 	// none.
 	ephemeral flow.PortRange
+	// rules are those of a policy that tell more; nil if nobody asked.
+	rules opening
 }
 
 type waitingPort struct {
@@ -77,9 +79,11 @@ func (o *Openers) add(s *Socket) {
 //     the flow in: a listener, or an unconnected UDP socket whose server makes
 //     a connected one for each peer.
 //   - Otherwise, the side with the ephemeral port is the one that connected.
+//   - Where a client may have either port, the rules of a policy tell, if some
+//     of one direction alone name the port: see Change.byRules. (A server of
+//     passive FTP, for one, has such ports, and closes its listeners.)
 //   - If both ports are ephemeral, the host connected: it is the host's
-//     listener that is missing, and not the peer's, of which nothing is known
-//     (passive FTP, for one, has such ports).
+//     listener that is missing, and not the peer's, of which nothing is known.
 //   - If neither is, the host connected too, for the same reason, from a port of
 //     its choice (NFS and other clients of privileged ports: 512 and above;
 //     NTP and IKE, 123 and 500 on both sides). Only where the host's port is
@@ -87,8 +91,8 @@ func (o *Openers) add(s *Socket) {
 //     then: nobody connects from there, and other systems' and NAT's ephemeral
 //     ports begin at 1024.
 //
-// The last three can err, such as for a flow that outlives its listener on an
-// ephemeral port.
+// The last four can err, such as for a flow that outlives its listener on an
+// ephemeral port which no rule names.
 func (o *Openers) Opened(s *Socket) flow.Direction {
 	switch s.State {
 	case SynSent:
@@ -98,6 +102,9 @@ func (o *Openers) Opened(s *Socket) flow.Direction {
 	}
 	if o.waitsFor(s) {
 		return flow.Ingress
+	}
+	if opened, ok := o.byRules(s); ok {
+		return opened
 	}
 	return o.byPorts(s.Local.Port(), s.Remote.Port())
 }

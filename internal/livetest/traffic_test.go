@@ -285,6 +285,7 @@ func (s *stand) carry(e *end, c net.Conn) {
 // listener hands accepted connections to whoever expects their client. It
 // listens until the test ends: listening ports tell who opened a flow.
 type listener struct {
+	socket   net.Listener
 	mu       sync.Mutex
 	expected map[netip.AddrPort]chan net.Conn
 }
@@ -303,7 +304,7 @@ func (s *stand) listen(ns *lab.Namespace, at netip.AddrPort) *listener {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { socket.Close() })
-	l = &listener{expected: map[netip.AddrPort]chan net.Conn{}}
+	l = &listener{socket: socket, expected: map[netip.AddrPort]chan net.Conn{}}
 	s.listeners[ending{ns, at}] = l
 	go func() {
 		for {
