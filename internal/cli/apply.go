@@ -272,7 +272,7 @@ func (p *plan) record() (*apply.Record, error) {
 func (h *host) recordUnchanged(p *plan) error {
 	if last := p.sight.last; last != nil {
 		// What the last apply did is still what the last apply did.
-		p.enforced.Flush, p.enforced.Past, p.enforced.Lost, p.enforced.Was = last.Flush, last.Past, last.Lost, last.Was
+		p.enforced.Flush, p.enforced.Past, p.enforced.Lost, p.enforced.Restores, p.enforced.Was = last.Flush, last.Past, last.Lost, last.Restores, last.Was
 		p.enforced.replaces = nil
 	}
 	r, err := p.record()

@@ -283,11 +283,11 @@ func ruleOf(r *policies.Rule) string {
 // seed makes entries for the sockets of which the kernel is about to track the
 // flows, so that no packet of theirs begins a flow.
 func (s *session) seed(ctx context.Context, t *transition) error {
-	if t.moot() || !t.untracks() {
+	if t.moot() && !t.restores || !t.untracks() {
 		return nil
 	}
 	err := s.withTable(func(table *conntrack.Table) error {
-		return withChange(ctx, table, t, func(c *conntrack.Change) error {
+		return withChange(ctx, table, t.seeding(), func(c *conntrack.Change) error {
 			_, err := table.SeedChange(ctx, c)
 			return err
 		})
@@ -326,16 +326,18 @@ func (c *cleared) follow(g apply.Generations) {
 }
 
 // clear does to live flows what the step means for them, once its rules are in
-// force: flows of other protocols that are cut are forgotten, entries are made for
-// what was opened meanwhile, UDP that is cut is refused, and then the entries go. table is the one in the kernel.
+// force: entries are made for what was opened meanwhile, flows of other protocols
+// that are cut are forgotten, UDP that is cut is refused, and then the entries go.
+// table is the one in the kernel.
 func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, table *ruleset.Table, done *cleared) error {
+	// What was opened since the first time waits for its entry.
+	if err := s.seed(ctx, t); err != nil {
+		return err
+	}
 	if t.moot() {
 		return nil
 	}
 	if err := clearOthers(ctx, k, t, table, done); err != nil {
-		return err
-	}
-	if err := s.seed(ctx, t); err != nil {
 		return err
 	}
 	err := s.withTable(func(tracked *conntrack.Table) error {

@@ -45,6 +45,7 @@ func liveFlags(c *cli.Context) (mode conntrack.FlushMode, flows int, err error) 
 func (s *session) addLive(ctx context.Context, k *apply.Kernel, p *plan, mode conntrack.FlushMode, flows int, known *liveWork) (err error) {
 	p.enforced.Flush = mode
 	t := p.sight.transition(p.enforced)
+	t.restores = p.restores
 	if known != nil && known.same(t) {
 		t.new.Past, t.new.replaces = known.new.Past, known.new.replaces
 		p.live = known

@@ -251,6 +251,12 @@ func enforces(t *apply.Table) bool {
 	return t != nil && (digestOf(t) != "" || slices.ContainsFunc(t.Chains, func(c *apply.Chain) bool { return c.Base != nil }))
 }
 
+// flushed reports whether somebody took all rules out of the table's base chains,
+// as nft flush table does: nothing judges a packet.
+func flushed(t *apply.Table) bool {
+	return !slices.ContainsFunc(t.Chains, func(c *apply.Chain) bool { return c.Base != nil && len(c.Rules) > 0 })
+}
+
 // digestOf returns the digest of the policy that the kernel's table was made
 // from, or "".
 func digestOf(t *apply.Table) string {

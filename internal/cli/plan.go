@@ -89,6 +89,8 @@ type plan struct {
 	// objects stand for changes in an unrecorded table.
 	objects []objectRow
 	drift   []drifted
+	// restores says that some of the drift is in the kernel's table.
+	restores bool
 	// settings are what happens to the host's conntrack settings, tuned what an
 	// apply did about it.
 	settings *settingsPlan
@@ -215,6 +217,7 @@ func newPlan(path string, policy *policies.Policy, v *sight) (*plan, error) {
 	} else if p.drift, err = findDrift(v); err != nil {
 		return nil, err
 	}
+	p.restores = len(p.drift) > 0
 	p.notes = append(p.notes, versionNote(v, p.drift)...)
 	p.addSettings()
 	return p, nil

@@ -29,6 +29,9 @@ type enforced struct {
 	// Lost says that the rules of the record before were not in the kernel any
 	// more when the apply began.
 	Lost bool `json:"lost,omitempty"`
+	// Restores says that rules of the record before were missing in the kernel, or
+	// others were there, when the apply began.
+	Restores bool `json:"restores,omitempty"`
 	// Was is what was in force before, where there is no record of it.
 	Was *enforced `json:"was,omitempty"`
 	// Past holds the rules that groups had on interfaces before.
@@ -113,6 +116,8 @@ func readAs(r *apply.Record, policy *policies.Policy) (*enforced, error) {
 			err = d.Decode(&e.Flush)
 		case "lost":
 			err = d.Decode(&e.Lost)
+		case "restores":
+			err = d.Decode(&e.Restores)
 		case "was":
 			err = d.Decode(&e.Was)
 		case "past":

@@ -24,12 +24,15 @@ type transition struct {
 	recorded bool
 	// lost says that the rules of old are not in the kernel any more.
 	lost bool
+	// restores says that somebody else changed the rules of old in the kernel:
+	// what these kept in conntrack may have no entry.
+	restores bool
 }
 
 // transition returns the step from what v found to new.
 func (v *sight) transition(new *enforced) *transition {
 	table := v.snapshot.Table
-	asleep := !enforces(table) || table.Flags&tableDormant != 0
+	asleep := !enforces(table) || table.Flags&tableDormant != 0 || flushed(table)
 	switch {
 	case v.last != nil:
 		return &transition{old: v.last, new: new, recorded: true, lost: asleep}
@@ -42,7 +45,7 @@ func (v *sight) transition(new *enforced) *transition {
 // resumed returns the step that a killed apply was at; before is the record of
 // what was in force when it began, after the one that it wrote ahead.
 func resumed(before, after *enforced) *transition {
-	t := &transition{old: before, new: after, recorded: true, lost: after.Lost}
+	t := &transition{old: before, new: after, recorded: true, lost: after.Lost, restores: after.Restores}
 	if before == nil || before.Policy == nil {
 		t.old = after.Was
 		t.recorded = after.Was == nil
@@ -52,7 +55,7 @@ func resumed(before, after *enforced) *transition {
 
 // write completes the new record, so that the next command can finish the step.
 func (t *transition) write() {
-	t.new.Lost, t.new.Was = t.lost, nil
+	t.new.Lost, t.new.Restores, t.new.Was = t.lost, t.restores, nil
 	if !t.recorded {
 		t.new.Was = t.old
 	}
@@ -81,7 +84,7 @@ func (t *transition) moot() bool {
 // state.
 func (t *transition) same(other *transition) bool {
 	return t.new.Policy == other.new.Policy && t.new.Flush == other.new.Flush && maps.Equal(t.new.Conntrack, other.new.Conntrack) &&
-		t.lost == other.lost && t.recorded == other.recorded && (t.old == nil) == (other.old == nil) &&
+		t.lost == other.lost && t.restores == other.restores && t.recorded == other.recorded && (t.old == nil) == (other.old == nil) &&
 		(t.old == nil || t.recorded && t.old.Policy.Digest() == other.old.Policy.Digest() && maps.Equal(t.old.Conntrack, other.old.Conntrack))
 }
 
@@ -104,6 +107,14 @@ func (t *transition) change(routes *conntrack.Routes, openers *conntrack.Openers
 		o.Old = &conntrack.Enforced{Policy: t.old.Policy, Conntrack: t.old.Conntrack}
 	}
 	return conntrack.NewChange(o)
+}
+
+// seeding returns the step as it matters to the sockets that need entries: where
+// others changed the rules, nobody knows which have one.
+func (t *transition) seeding() *transition {
+	s := *t
+	s.lost = t.lost || t.restores
+	return &s
 }
 
 // closes reports whether the step takes away what was open.
@@ -139,9 +150,10 @@ func (t *transition) keptOpen(forwarding *apply.Forwarding) bool {
 }
 
 // untracks reports whether the step may begin to track what the kernel left out
-// of conntrack before, so that sockets need entries.
+// of conntrack before, so that sockets need entries. One that is moot does so only
+// where it restores rules.
 func (t *transition) untracks() bool {
-	if t.begins() {
+	if t.begins() || t.restores {
 		return true
 	}
 	for _, f := range flow.Families {
