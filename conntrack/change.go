@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"net/netip"
 	"slices"
 
 	"sgc/internal/flow"
@@ -46,6 +45,9 @@ type Change struct {
 	past  *policies.PastJudge
 	// managed are the names of the links that both policies govern, sorted.
 	managed []string
+	// governed are those of the links that the new policy governs, the first
+	// places for those that it names.
+	governed []string
 	// links is what is known of the links that flows crossed.
 	links map[string]*changedLink
 	last  *changedLink
@@ -81,6 +83,7 @@ func NewChange(o ChangeOptions) *Change {
 	if o.Routes == nil {
 		return c
 	}
+	c.governed = c.governedLinks(o.Routes.names)
 	for _, name := range o.Routes.names {
 		if c.old.judge.Interface(name) != nil && c.new.judge.Interface(name) != nil {
 			c.managed = append(c.managed, name)
@@ -126,7 +129,8 @@ type Changed struct {
 	// Opened is the direction in which the flow was opened.
 	Opened flow.Direction
 	// Held is what is to be refused so that a UDP flow that is cut does not begin
-	// anew, for each leg that is cut.
+	// anew: for each leg that is cut, on its interface and on all others on which
+	// the new policy does not let the flow open.
 	Held []policies.Held
 	room [2]ChangedLeg
 }
@@ -156,15 +160,7 @@ func (c *Change) Entry(e *Entry, out *Changed) error {
 	}
 	c.sum(out, n)
 	if out.Fate == Cut && e.Original.Protocol == flow.UDP {
-		for i := range out.Legs {
-			if l := &out.Legs[i]; l.Fate == Cut {
-				local := netip.AddrPortFrom(e.Reply.Source, e.Reply.SourcePort)
-				if l.Packet.Direction == flow.Egress {
-					local = netip.AddrPortFrom(l.Packet.Source, l.Packet.SourcePort)
-				}
-				out.Held = append(out.Held, policies.HoldFlow(&l.Packet, local))
-			}
-		}
+		out.holdEntry(c, e)
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	unsure := c.old == nil || c.lost || c.old.judge.Interface(name) == nil
 	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !l.keepsOut
 	if out.Fate == Cut && s.Protocol == flow.UDP {
-		out.Held = append(out.Held, policies.HoldFlow(&l.Packet, s.Local))
+		out.hold(c, l, s.Local)
 	}
 	return nil
 }

@@ -230,16 +230,16 @@ func TestFlowsOfTwoLegs(t *testing.T) {
 		{"the inner leg is cut", both(open(r), openInside()), both(open(r), only()), FlushCloud, Cut, "eth0 stays, br0 cut",
 			[]string{"br0 egress 198.51.100.7:40000"}},
 		{"both legs are cut", both(open(r), openInside()), both(gone(r), only()), FlushCloud, Cut, "eth0 cut, br0 cut",
-			[]string{"eth0 ingress 172.17.0.2:8443", "br0 egress 198.51.100.7:40000"}},
+			[]string{"eth0 ingress 172.17.0.2:8443", "br0 ingress 172.17.0.2:8443", "br0 egress 198.51.100.7:40000"}},
 		{"one is cut, one lingers", both(open(r), trackedInside()), both(gone(r), only()), FlushCloud, Cut, "eth0 cut, br0 lingers",
-			[]string{"eth0 ingress 172.17.0.2:8443"}},
+			[]string{"eth0 ingress 172.17.0.2:8443", "br0 ingress 172.17.0.2:8443"}},
 		{"one becomes tracked, one lingers", both(open(r), trackedInside()), both(narrowed(r), only()), FlushCloud, Lingers, "eth0 becomes tracked, br0 lingers", nil},
 		{"one becomes open, one becomes tracked", both(tracked(r), openInside()), both(open(r), trackedInside()), FlushCloud, BecomesTracked, "eth0 becomes open, br0 becomes tracked", nil},
 		{"one leg is let go, the other stays", both(open(r), openInside()), &Enforced{Policy: &policies.Policy{
 			Groups: []*policies.Group{groupOf("b", openInside().Groups[0].Rules...)}, Interfaces: []*policies.Interface{{Name: "br0", Groups: []string{"b"}}},
 		}}, FlushCloud, Stays, "br0 stays", nil},
 		{"both are revoked", both(tracked(r), trackedInside()), both(only(), only()), FlushRevoked, Cut, "eth0 cut, br0 cut",
-			[]string{"eth0 ingress 172.17.0.2:8443", "br0 egress 198.51.100.7:40000"}},
+			[]string{"eth0 ingress 172.17.0.2:8443", "br0 ingress 172.17.0.2:8443", "br0 egress 198.51.100.7:40000", "eth0 egress 198.51.100.7:40000"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := NewChange(ChangeOptions{Old: tc.old, New: tc.new, Flush: tc.flush, Routes: s.routes, Openers: s.openers})

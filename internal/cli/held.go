@@ -144,6 +144,7 @@ func writeHeld(b *strings.Builder, paint paint, held []heldView, verbose bool) {
 		return
 	}
 	fmt.Fprintf(b, "%s\n", paint.bold("refused for a while, since its flow was cut"))
+	held = heldLines(held)
 	shown := held
 	if !verbose && len(shown) > heldShown {
 		shown = shown[:heldShown]

@@ -9,9 +9,9 @@ import (
 	"sgc/policies"
 )
 
-// willHoldFlows lists the single flows that the commit refuses for a while: those
-// of connected UDP sockets. Those of which conntrack has entries are refused after
-// the commit, see cutsUDPEntries.
+// willHoldFlows lists the single flows that the commit refuses for a while, on each
+// interface by itself: those of connected UDP sockets. Those of which conntrack has
+// entries are refused after the commit, see cutsUDPEntries.
 func (w *liveWork) willHoldFlows() []heldView {
 	if w == nil {
 		return nil
@@ -51,7 +51,8 @@ func writeFlowHolds(b *strings.Builder, paint paint, w *liveWork, verbose bool) 
 		if len(w.flows.groups)+len(w.willHold()) == 0 {
 			fmt.Fprintf(b, "%s\n", paint.bold("live flows"))
 		}
-		writeHeldFor(b, paint, fmt.Sprintf("%s of connected sockets will be refused for a while by %s addresses and ports:", plural(len(holds), "UDP flow"), possessive(len(holds))), holds, verbose)
+		flows := heldFlowCount(holds)
+		writeHeldFor(b, paint, fmt.Sprintf("%s of connected sockets will be refused for a while by %s addresses and ports:", plural(flows, "UDP flow"), possessive(flows)), heldLines(holds), verbose)
 	}
 	if entries {
 		fmt.Fprintf(b, "  %s\n", "UDP flows of conntrack that are cut will be refused by their addresses and ports for the UDP stream timeout.")
