@@ -60,6 +60,8 @@ type expectationView struct {
 	// Policy and Conntrack are there where it was not met.
 	Policy    []string `json:"policy,omitempty"`
 	Conntrack string   `json:"conntrack,omitempty"`
+	// Pace is there where the machine may have been too slow for the scenario.
+	Pace string `json:"pace,omitempty"`
 }
 
 func scenariosView(results []*scenario.Result) *labScenariosView {
@@ -97,7 +99,7 @@ func newScenarioView(r *scenario.Result) scenarioView {
 		for _, e := range s.Verdicts {
 			step.Expectations = append(step.Expectations, expectationView{
 				Flow: e.Flow, File: e.At.Filename, Line: e.At.Start.Line, Expected: e.Expected, Seen: e.Seen, Met: e.Met,
-				Policy: e.Policy, Conntrack: e.Entry,
+				Policy: e.Policy, Conntrack: e.Entry, Pace: e.Pace,
 			})
 		}
 		v.Steps = append(v.Steps, step)

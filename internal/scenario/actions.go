@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// act does one thing, which next follows. What comes back is what a check,
-// or a wait that was in vain, found.
-func (r *Run) act(a, next Action) ([]Verdict, error) {
+// act does one thing of a step, which next follows. What comes back is what a
+// check, or a wait that was in vain, found.
+func (r *Run) act(a Action, s *Step, next Action) ([]Verdict, error) {
 	switch a := a.(type) {
 	case *Apply:
 		text := "apply " + a.Policy.Name
@@ -35,7 +35,7 @@ func (r *Run) act(a, next Action) ([]Verdict, error) {
 		p.stop()
 		return nil, nil
 	case *Wait:
-		return r.wait(a, holds(next))
+		return r.wait(a, s, holds(next))
 	case *Check:
 		return r.check(a)
 	case *Fill:
@@ -121,7 +121,7 @@ func (r *Run) until(limit time.Duration, f func() bool) bool {
 
 // wait waits. If a change follows that holds all flows, they are held from here
 // on, and the flow that is waited for sends no packet more than was asked for.
-func (r *Run) wait(w *Wait, hold bool) ([]Verdict, error) {
+func (r *Run) wait(w *Wait, s *Step, hold bool) ([]Verdict, error) {
 	if hold {
 		defer r.hold()
 	}
@@ -134,14 +134,20 @@ func (r *Run) wait(w *Wait, hold bool) ([]Verdict, error) {
 		return nil, r.ctx.Err()
 	}
 	p := r.named(w.Flow)
-	if hold {
-		p.limit.Store(int64(w.Sent))
+	from := r.window(w.Over, s, p).changed
+	if hold && w.Sent > 0 {
+		p.limit.Store(int64(p.window(0, from-1, from).sent[Opener] + w.Sent))
 	}
-	// A flow that sends once an interval is there in that time, or never.
+	// A flow that sends once an interval is there in that time, or never; but one
+	// of TCP that nothing passed for a while sends again after as long once more.
+	now := r.now()
 	limit := patience + 2*p.interval*time.Duration(max(w.Sent, w.Passed))
+	if passed := p.window(0, now, now).lastPassed; passed != 0 {
+		limit += now - passed
+	}
 	var c counts
 	if r.until(limit, func() bool {
-		c = p.window(0, r.now(), r.now())
+		c = p.window(from, r.now(), r.now())
 		return c.sent[Opener] >= w.Sent && c.passed[Opener] >= w.Passed
 	}) {
 		return nil, nil
@@ -150,16 +156,21 @@ func (r *Run) wait(w *Wait, hold bool) ([]Verdict, error) {
 		return nil, err
 	}
 	v := Verdict{At: w.At, Flow: w.Flow, Expected: "to come so far: " + waitText(w), Seen: p.seen(&c)}
-	(&judgement{run: r, p: p, explanation: r.policyOf(p)}).explain(&v)
+	r.sight(p, from, r.now()).explain(&v)
 	return []Verdict{v}, nil
 }
 
 func waitText(w *Wait) string {
+	since := map[string]string{overFlow: "", overStep: " since the step's last change"}
+	behind, known := since[w.Over]
+	if !known {
+		behind = fmt.Sprintf(" since the last change of step %q", w.Over)
+	}
 	switch {
 	case w.Sent > 0 && w.Passed > 0:
-		return fmt.Sprintf("%d packets sent, %d passed", w.Sent, w.Passed)
+		return fmt.Sprintf("%d packets sent, %d passed%s", w.Sent, w.Passed, behind)
 	case w.Sent > 0:
-		return fmt.Sprintf("%d packets sent", w.Sent)
+		return fmt.Sprintf("%d packets sent%s", w.Sent, behind)
 	}
-	return fmt.Sprintf("%d packets passed", w.Passed)
+	return fmt.Sprintf("%d packets passed%s", w.Passed, behind)
 }

@@ -52,7 +52,7 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 		v.Met = false
 		v.Seen += "; " + problem
 	}
-	j := &judgement{run: r, p: p, explanation: r.policyOf(p)}
+	j := r.sight(p, p.lane.Begun, r.now())
 	if c.Tracked != nil {
 		v.Expected += "; " + trackedWords(*c.Tracked)
 		entries, err := r.witness.Entries()

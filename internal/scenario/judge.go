@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,9 @@ type Verdict struct {
 	// are set where the expectation was not met.
 	Policy []string
 	Entry  string
+	// Pace says that the machine did not keep the scenario's pace, where that may
+	// be why the expectation was not met.
+	Pace string
 }
 
 // Diagnostic returns what is to be said of an expectation that was not met, with
@@ -35,6 +39,9 @@ func (v *Verdict) Diagnostic() *hcl.Diagnostic {
 	}
 	if v.Entry != "" {
 		lines = append(lines, "Conntrack: "+v.Entry+".")
+	}
+	if v.Pace != "" {
+		lines = append(lines, "But "+v.Pace+".")
 	}
 	at := v.At
 	return &hcl.Diagnostic{
@@ -55,18 +62,22 @@ const (
 // from returns where the window of an expectation begins. Survivors are looked
 // at through the change, all others behind it.
 func (r *Run) from(e *Expectation, s *Step, p *player) time.Duration {
-	w := r.windows[s.Name]
-	switch e.Over {
-	case overStep:
-	case overFlow:
-		return p.lane.Begun
-	default:
-		w = r.windows[e.Over]
-	}
+	w := r.window(e.Over, s, p)
 	if e.Traffic == Survives {
 		return w.begun
 	}
 	return w.changed
+}
+
+// window returns where the windows of that name begin, in a step.
+func (r *Run) window(over string, s *Step, p *player) window {
+	switch over {
+	case overStep:
+		return r.windows[s.Name]
+	case overFlow:
+		return window{p.lane.Begun, p.lane.Begun}
+	}
+	return r.windows[over]
 }
 
 // judgement is an expectation at the end of its step. What conntrack and the
@@ -78,6 +89,8 @@ type judgement struct {
 	p           *player
 	from, end   time.Duration
 	explanation []string
+	// idle is the flow's idle timeout, before the speed divides it.
+	idle time.Duration
 	// entry is nil for none; looked says that it was looked for.
 	entry  *lab.Entry
 	looked bool
@@ -86,7 +99,14 @@ type judgement struct {
 // judgement keeps what an expectation needs to know of the present moment.
 func (r *Run) judgement(e *Expectation, s *Step, end time.Duration) *judgement {
 	p := r.named(e.Flow)
-	return &judgement{run: r, e: e, p: p, from: r.from(e, s, p), end: end, explanation: r.policyOf(p)}
+	j := r.sight(p, r.from(e, s, p), end)
+	j.e = e
+	return j
+}
+
+// sight is a judgement of a window without an expectation.
+func (r *Run) sight(p *player, from, end time.Duration) *judgement {
+	return &judgement{run: r, p: p, from: from, end: end, explanation: r.policyOf(p), idle: r.idleTimeout(p.spec)}
 }
 
 // asksForEntry reports whether the expectation is one of conntrack, too.
@@ -147,11 +167,15 @@ func (j *judgement) verdict() Verdict {
 	return v
 }
 
-// explain adds what the policy says of the flow, and its conntrack entry: that
-// of now, if nobody asked for it before.
+// explain adds what the policy says of the flow, its conntrack entry, and whether
+// the machine was too slow. An entry that nobody looked at before is that of now,
+// unless the scenario has gone on to another step.
 func (j *judgement) explain(v *Verdict) {
-	v.Policy = j.explanation
+	v.Policy, v.Pace = j.explanation, j.pace()
 	if !j.looked {
+		if j.run.stepBegun() > j.end {
+			return
+		}
 		entries, err := j.run.witness.Entries()
 		if err != nil {
 			v.Entry = err.Error()
@@ -165,49 +189,41 @@ func (j *judgement) explain(v *Verdict) {
 	}
 }
 
+// stepBegun returns when the latest step began.
+func (r *Run) stepBegun() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.steps[len(r.steps)-1].Begun
+}
+
 // judge returns what is wrong with the numbers of a window, "" for nothing.
 func (e *Expectation) judge(f *Flow, c *counts) string {
-	sending := func() string {
-		for _, side := range []Side{Opener, Responder} {
-			if f.Sends[side] && c.sent[side] == 0 {
-				return fmt.Sprintf("%s sent nothing in that time, so nothing is shown; wait longer", f.host(side))
-			}
-		}
-		return ""
-	}
 	passed := c.passed[Opener] + c.passed[Responder]
 	switch e.Traffic {
 	case Allowed:
 		switch {
-		case c.sent[Opener]+c.sent[Responder] == 0:
+		case e.silent(f, c) != nil:
 			return "nothing was sent in that time"
 		case c.lost() > e.allowance(c):
 			return fmt.Sprintf("%d lost", c.lost())
 		}
-	case Refused:
+	case Refused, Cut:
 		switch {
-		case c.sent[Opener] == 0:
-			return f.From + " sent nothing in that time, so nothing is shown; wait longer"
-		case passed > 0:
-			return fmt.Sprintf("%d passed", passed)
-		}
-	case Survives:
-		switch {
-		case e.Over != overFlow && !c.before:
-			return "nothing had passed before, so there is nothing to survive"
-		case sending() != "":
-			return sending()
-		case c.lost() > e.allowance(c):
-			return fmt.Sprintf("%d lost", c.lost())
-		}
-	case Cut:
-		switch {
-		case !c.before:
+		case e.Traffic == Cut && !c.before:
 			return "nothing had passed before, so there is nothing to cut"
 		case passed > 0:
 			return fmt.Sprintf("%d passed", passed)
 		}
-		return sending()
+	case Survives:
+		if e.Over != overFlow && !c.before {
+			return "nothing had passed before, so there is nothing to survive"
+		}
+	}
+	if sides := e.silent(f, c); sides != nil {
+		return fmt.Sprintf("%s sent nothing in that time, so nothing is shown", f.host(sides[0]))
+	}
+	if e.Traffic == Survives && c.lost() > e.allowance(c) {
+		return fmt.Sprintf("%d lost", c.lost())
 	}
 	switch {
 	case e.Sent != nil && c.sent[Opener] != *e.Sent:
@@ -223,6 +239,57 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 		return fmt.Sprintf("one took %s", c.slowest.Round(time.Millisecond))
 	}
 	return ""
+}
+
+// silent returns the sides that have sent nothing in a window, and of which
+// something has to be seen to know what became of the flow.
+func (e *Expectation) silent(f *Flow, c *counts) []Side {
+	var out []Side
+	for _, side := range []Side{Opener, Responder} {
+		if c.sent[side] == 0 && (f.Sends[side] || side == Opener && e.Traffic == Refused) {
+			out = append(out, side)
+		}
+	}
+	switch e.Traffic {
+	case Any:
+		return nil
+	case Allowed:
+		if c.sent[Opener]+c.sent[Responder] > 0 {
+			return nil
+		}
+	case Refused:
+		if c.sent[Opener] > 0 {
+			return nil
+		}
+	case Survives, Cut:
+	}
+	return out
+}
+
+// await gives the flows of a step's expectations time until each has sent
+// something to judge by: after a change that took long, or where a wait was short
+// of a flow's interval, none might have. A flow that sends no more is not waited
+// for, nor are flows that a change holds.
+func (r *Run) await(s *Step) {
+	for _, e := range s.Expects {
+		if r.held {
+			return
+		}
+		p := r.named(e.Flow)
+		from := r.from(e, s, p)
+		r.until(patience+2*p.interval, func() bool {
+			now := r.now()
+			c := p.window(from, now, now)
+			sides := e.silent(p.spec, &c)
+			return sides == nil || slices.ContainsFunc(sides, p.isDone)
+		})
+	}
+}
+
+// looksBad reports whether the expectation is not met as far as is known now.
+func (j *judgement) looksBad() bool {
+	c := j.p.window(j.from, j.end, j.end)
+	return j.e.judge(j.p.spec, &c) != ""
 }
 
 // allowance is how many packets of the window may be lost.

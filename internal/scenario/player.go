@@ -159,6 +159,19 @@ func (p *player) openerCount() int {
 	return p.spec.Count
 }
 
+// isDone reports whether a side sends no more, since the flow has ended or has
+// sent its count.
+func (p *player) isDone(side Side) bool {
+	if p.ctx.Err() != nil {
+		return true
+	}
+	count := p.spec.Count
+	if side == Opener {
+		count = p.openerCount()
+	}
+	return count > 0 && p.sentBy(side) >= count
+}
+
 // respond starts the responder's sending, once.
 func (p *player) respond(send func(message) error) {
 	if !p.spec.Sends[Responder] {

@@ -132,8 +132,9 @@ type counts struct {
 	before bool
 	// slowest is the longest that a packet took that passed.
 	slowest time.Duration
-	// lastSent is when the last packet of either side was sent.
-	lastSent time.Duration
+	// lastSent is when the last packet of either side was sent, lastPassed when
+	// the last one passed; 0 for none.
+	lastSent, lastPassed time.Duration
 }
 
 // window counts the packets that were sent from one time to another, and those
@@ -161,6 +162,7 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		if passed {
 			c.passed[p.Side]++
 			c.slowest = max(c.slowest, at-p.Sent)
+			c.lastPassed = max(c.lastPassed, at)
 			if p.Side == Opener && c.first == 0 {
 				c.first = p.Seq
 			}

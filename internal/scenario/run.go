@@ -76,6 +76,8 @@ type Run struct {
 	policy *policies.Policy
 	// windows are when the steps began and when their last change was done.
 	windows map[string]window
+	// clock knows how late the machine was.
+	clock clock
 	// scaled are the managed host's conntrack timeouts, empty at speed 1.
 	scaled []lab.Timeout
 
@@ -189,6 +191,7 @@ func (r *Run) play() (err error) {
 	r.mu.Lock()
 	r.began = time.Now()
 	r.mu.Unlock()
+	r.background(func() { r.clock.watch(r) })
 	defer func() {
 		r.judging.Wait()
 		if err == nil {
@@ -242,7 +245,7 @@ func (r *Run) step(number int, s *Step) error {
 	r.windows[s.Name] = w
 	var verdicts []Verdict
 	for i, a := range s.Actions {
-		found, err := r.act(a, r.after(number, i))
+		found, err := r.act(a, s, r.after(number, i))
 		if err != nil {
 			return err
 		}
@@ -253,6 +256,7 @@ func (r *Run) step(number int, s *Step) error {
 			r.windows[s.Name] = w
 		}
 	}
+	r.await(s)
 	end := r.now()
 	judgements, err := r.judgements(s, end)
 	if err != nil {
@@ -322,8 +326,9 @@ func (r *Run) judgements(s *Step, end time.Duration) ([]*judgement, error) {
 	var out []*judgement
 	asks := false
 	for _, e := range s.Expects {
-		out = append(out, r.judgement(e, s, end))
-		asks = asks || e.asksForEntry()
+		j := r.judgement(e, s, end)
+		out = append(out, j)
+		asks = asks || e.asksForEntry() || j.looksBad()
 	}
 	if !asks {
 		// The kernel takes long to list entries where somebody else has many.

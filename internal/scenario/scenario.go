@@ -132,9 +132,10 @@ type Wait struct {
 	For  time.Duration
 	Real bool
 	// Flow is the name of the flow to wait for, "" for none; Sent and Passed
-	// are the opener's packets.
+	// are the opener's packets, counted from where Over says, as of Expectation.
 	Flow         string
 	Sent, Passed int
+	Over         string
 	At           hcl.Range
 }
 

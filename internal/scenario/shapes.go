@@ -30,7 +30,7 @@ var shapes = map[string]shape{
 	"destroy":   {attributes: []string{"hold"}},
 	"start":     {label: "name of the flow", attributes: flowAttributes},
 	"stop":      {label: "name of a flow"},
-	"wait":      {label: "time to wait", optional: true, attributes: []string{"flow", "sent", "passed", "real"}},
+	"wait":      {label: "time to wait", optional: true, attributes: []string{"flow", "sent", "passed", "over", "real"}},
 	"check":     {label: "name of the check", attributes: append([]string{"traffic", "tracked"}, flowAttributes...)},
 	"expect":    {label: "name of a flow", attributes: []string{"traffic", "lost", "over", "tracked", "timeout", "sent", "passed", "first_passed", "within"}},
 	"counter":   {label: "address of a rule", attributes: []string{"packets", "at_least"}},

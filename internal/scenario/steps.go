@@ -41,6 +41,7 @@ func (t *steps) step(b *hclsyntax.Block) {
 	}
 	step := &Step{Name: r.label, At: r.labelAt}
 	step.Description, _ = r.string("description")
+	t.s.Steps = append(t.s.Steps, step)
 	// A step may expect something of its own flows wherever it says so: they
 	// are read first.
 	for _, inner := range b.Body.Blocks {
@@ -48,7 +49,6 @@ func (t *steps) step(b *hclsyntax.Block) {
 			step.Actions = append(step.Actions, a)
 		}
 	}
-	t.s.Steps = append(t.s.Steps, step)
 	for _, inner := range b.Body.Blocks {
 		switch inner.Type {
 		case "expect":
@@ -136,7 +136,7 @@ func (t *steps) known(name string, at hcl.Range) bool {
 }
 
 func (t *steps) wait(r *reader) Action {
-	w := &Wait{At: r.header}
+	w := &Wait{At: r.header, Over: overFlow}
 	name, byFlow := r.string("flow")
 	switch {
 	case r.label != "" && r.has("flow"):
@@ -144,9 +144,9 @@ func (t *steps) wait(r *reader) Action {
 	case r.label != "":
 		w.For, _ = t.durationText(r.label, "A wait", r.labelAt, 0, maxWait)
 		w.Real, _ = r.bool("real")
-		for _, name := range []string{"sent", "passed"} {
+		for _, name := range []string{"sent", "passed", "over"} {
 			if r.has(name) {
-				t.errorAt(r.place(name), "No flow", "A wait for %s needs the flow: flow = \"…\".", name)
+				t.errorAt(r.place(name), "No flow", "%s is of a wait for a flow: flow = \"…\"; a wait for a time goes without.", name)
 			}
 		}
 	case !r.has("flow"):
@@ -158,6 +158,7 @@ func (t *steps) wait(r *reader) Action {
 		if !r.has("sent") && !r.has("passed") {
 			t.errorAt(r.header, "Wait for what?", "Say how far the flow shall be: sent = 10, or passed = 10.")
 		}
+		t.over(r, &w.Over)
 	}
 	return w
 }
@@ -186,16 +187,7 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 	e.Passed = r.optionalNumber("passed", 0, 1_000_000)
 	e.FirstPassed = r.optionalNumber("first_passed", 1, 1_000_000)
 	t.lost(r, e)
-	if over, ok := r.string("over"); ok {
-		e.Over = over
-		var names []string
-		for _, s := range t.s.Steps {
-			names = append(names, s.Name)
-		}
-		if over != overStep && over != overFlow && !slices.Contains(names, over) {
-			t.errorAt(r.place("over"), "Unknown window", "over is %q, %q or the name of a step up to this one, not %q.%s", overStep, overFlow, over, policies.Suggest(over, append(names, overStep, overFlow)))
-		}
-	}
+	t.over(r, &e.Over)
 	nothing := true
 	for _, name := range []string{"traffic", "tracked", "timeout", "sent", "passed", "first_passed", "within"} {
 		nothing = nothing && !r.has(name)
@@ -204,6 +196,23 @@ func (t *steps) expect(b *hclsyntax.Block) *Expectation {
 		t.errorAt(r.header, "Nothing expected", `Say what is expected of the flow: traffic = "allowed", tracked = true, or a number such as passed = 10.`)
 	}
 	return e
+}
+
+// over reads where a window begins, which is left as it is where the block does
+// not say it.
+func (t *steps) over(r *reader, window *string) {
+	over, ok := r.string("over")
+	if !ok {
+		return
+	}
+	*window = over
+	var names []string
+	for _, s := range t.s.Steps {
+		names = append(names, s.Name)
+	}
+	if over != overStep && over != overFlow && !slices.Contains(names, over) {
+		t.errorAt(r.place("over"), "Unknown window", "over is %q, %q or the name of a step up to this one, not %q.%s", overStep, overFlow, over, policies.Suggest(over, append(names, overStep, overFlow)))
+	}
 }
 
 // lost reads how much may be lost: a number, or percent.

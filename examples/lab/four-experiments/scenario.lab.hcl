@@ -26,6 +26,11 @@ policy "ping" {
   interface "eth0" {
     security_groups = [security_group.web]
   }
+  host {
+    conntrack {
+      icmp_timeout = 300 # longer than a slow machine takes for a change
+    }
+  }
 }
 
 policy "no ping" {
@@ -37,6 +42,11 @@ policy "no ping" {
   }
   interface "eth0" {
     security_groups = [security_group.web]
+  }
+  host {
+    conntrack {
+      icmp_timeout = 300 # longer than a slow machine takes for a change
+    }
   }
 }
 

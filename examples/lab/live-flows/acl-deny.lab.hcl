@@ -76,6 +76,12 @@ policy "allowed" {
     security_groups = [security_group.web]
     network_acl     = network_acl.edge
   }
+
+  host {
+    conntrack {
+      icmp_timeout = 300 # the entry outlives the time in which nothing passes
+    }
+  }
 }
 
 policy "the client denied" {
@@ -153,6 +159,12 @@ policy "the client denied" {
   interface "eth0" {
     security_groups = [security_group.web]
     network_acl     = network_acl.edge
+  }
+
+  host {
+    conntrack {
+      icmp_timeout = 300 # the entry outlives the time in which nothing passes
+    }
   }
 }
 
@@ -270,15 +282,18 @@ step "the entry is taken away: all go on, and TCP delivers what it had to keep" 
   apply "allowed" {}
   wait {
     flow   = "ssh"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
   wait {
     flow   = "ssh over IPv6"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
   wait {
     flow   = "http"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
 
   expect "ssh" {

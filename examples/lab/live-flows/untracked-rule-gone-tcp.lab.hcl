@@ -221,15 +221,18 @@ step "the rule comes back: everybody may connect at once, and TCP sends again wh
 
   wait {
     flow   = "ssh"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
   wait {
     flow   = "ssh over IPv6"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
   wait {
     flow   = "upload"
-    passed = 20
+    passed = 5
+    over   = "step"
   }
 
   expect "ssh" {
