@@ -33,8 +33,8 @@ func (t *steps) flow(r *reader) *Flow {
 		f.Reaches = t.hostNamed(r, "reaches")
 	}
 	family := t.protocol(r, f)
-	if t.topology == nil || len(t.diags) > before {
-		return f
+	if t.topology == nil || len(t.diags) > before || f.From == "" || f.To == "" || f.Reaches == "" {
+		return f // reported, be it by who found the name of an attribute misspelt
 	}
 	t.addresses(r, f, family)
 	t.ports(r, f)

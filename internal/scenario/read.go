@@ -141,8 +141,16 @@ func (r *reader) place(name string) hcl.Range {
 	return r.header
 }
 
-// has reports whether the attribute is there, or is meant to be.
-func (r *reader) has(name string) bool { return r.body.Attributes[name] != nil || r.meant[name] }
+// has reports whether the attribute is there, or is meant to be. One that is null
+// is not there.
+func (r *reader) has(name string) bool {
+	a := r.body.Attributes[name]
+	if a == nil {
+		return r.meant[name]
+	}
+	v, diags := a.Expr.Value(r.l.ctx)
+	return diags.HasErrors() || !v.IsNull()
+}
 
 // value evaluates an attribute; false if it is not there, is null, or is wrong,
 // which has been reported then.
