@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/tools/txtar"
@@ -29,8 +30,9 @@ var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 const asSGC, announced = "SGC_TEST_RUN_AS_SGC", "announced"
 
 func runAsSGC() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	// As main does it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
 	if os.Getenv(asSGC) == announced {
 		if err := os.NewFile(3, "announcement").Close(); err != nil {
 			panic(err)
