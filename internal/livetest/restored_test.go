@@ -51,6 +51,27 @@ func TestRulesAreRestored(t *testing.T) {
 	}
 }
 
+// Routed flows that began while there were no rules go on from their next packet,
+// as at the first apply.
+func TestRoutedFlowsOutliveTheLossOfRules(t *testing.T) {
+	t.Parallel()
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, routed)
+			p := firstPolicies["tracked"](d)
+			s.apply(p)
+			s.endWindow()
+			s.tamper((*nftables.Conn).FlushChain)
+			talks := s.open(kinds(call{direction: d})...)
+			s.haveNone("while there are no rules", talks...)
+			mark(talks...)
+			s.apply(p)
+			s.smoothly("after the rules were restored", talks...)
+		})
+	}
+}
+
 // tamper changes the chains of sgc's table behind its back.
 func (s *stand) tamper(do func(*nftables.Conn, *nftables.Chain)) {
 	s.t.Helper()
