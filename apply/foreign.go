@@ -137,6 +137,7 @@ const (
 	proxiesSYN   = "proxies TCP handshakes"
 	redirects    = "redirects to a local proxy"
 	countsFlows  = "counts connections"
+	setsZones    = "sets conntrack zones"
 	needsNothing = ""
 )
 
@@ -187,8 +188,11 @@ func expressionNeeds(b []byte) (string, error) {
 	return needsNothing, nil
 }
 
-// conntrackNeeds reads a "ct" expression. To set a zone, a helper or an event
-// mask needs nothing of packets that are not tracked.
+// conntrackNeeds reads a "ct" expression. To set a helper or an event mask needs
+// nothing of packets that are not tracked. A packet that was given a zone is tracked
+// there, whatever else says notrack.
+//
+// Source: Linux net/netfilter/nft_ct.c, nft_ct_set_zone_eval and nft_notrack_eval.
 func conntrackNeeds(b []byte) (string, error) {
 	var key uint32
 	reads := false
@@ -206,6 +210,8 @@ func conntrackNeeds(b []byte) (string, error) {
 		return judges, a.Err
 	case key == unix.NFT_CT_MARK, key == unix.NFT_CT_LABELS, key == unix.NFT_CT_SECMARK:
 		return marksFlows, a.Err
+	case key == unix.NFT_CT_ZONE:
+		return setsZones, a.Err
 	}
 	return needsNothing, a.Err
 }
@@ -227,8 +233,13 @@ func extensionNeeds(b []byte) (string, error) {
 	for a.Next() {
 		// NFTA_MATCH_NAME and NFTA_TARGET_NAME have the same number.
 		if a.Type == unix.NFTA_MATCH_NAME {
-			return extensions[a.CString()], a.Err
+			if needs := extensions[a.CString()]; needs != "" {
+				return needs, a.Err
+			}
 		}
+	}
+	if _, zones, err := targetCT(b); zones || err != nil {
+		return setsZones, err
 	}
 	return needsNothing, a.Err
 }
@@ -254,6 +265,9 @@ func (k *Kernel) addLegacy(f *foreignReasons) (Foreign, error) {
 				switch name {
 				case "nat":
 					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table nat is loaded and may do NAT", family.command))
+				case "raw":
+					f.around.LegacyRaw = append(f.around.LegacyRaw, fmt.Sprintf("legacy %s table raw", family.command))
+					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table raw is loaded and may set conntrack zones", family.command))
 				case "filter", "mangle", "security":
 					if name == "filter" {
 						f.around.Legacy = append(f.around.Legacy, fmt.Sprintf("legacy %s table filter", family.command))

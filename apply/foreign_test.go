@@ -39,6 +39,10 @@ func TestForeignTablesThatNeedConntrack(t *testing.T) {
 		{"a mark that is kept", `table ip m { chain c { type filter hook output priority -150; ct mark set 0x1; }; }`,
 			Foreign{IPv4: []string{"table ip m keeps marks in conntrack (chain c)"}}},
 		{"notrack", `table ip r { chain c { type filter hook prerouting priority -300; udp dport 53 notrack; }; }`, Foreign{}},
+		{"a zone", `table inet z { chain c { type filter hook prerouting priority -300; ct zone set 5; }; }`,
+			Foreign{IPv4: []string{"table inet z sets conntrack zones (chain c)"}, IPv6: []string{"table inet z sets conntrack zones (chain c)"}}},
+		{"a zone of one direction, behind the raw chains", `table ip z { chain c { type filter hook output priority -250; ct reply zone set 5; }; }`,
+			Foreign{IPv4: []string{"table ip z sets conntrack zones (chain c)"}}},
 		{"a ct timeout", "table ip r {\nct timeout slow { protocol tcp; l3proto ip; policy = { established : 100 }; }\nchain c { type filter hook output priority 0; tcp dport 80 ct timeout set \"slow\"; }\n}", Foreign{}},
 		{"a connection limit", `table ip l { chain c { type filter hook input priority 0; tcp dport 22 ct count over 3 drop; }; }`,
 			Foreign{IPv4: []string{"table ip l counts connections (chain c)"}}},
@@ -106,20 +110,27 @@ func TestLegacyTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []string
+	var want, raw []string
 	for _, name := range loadedOrder(t, l) {
 		switch name {
 		case "nat":
 			want = append(want, "legacy iptables table nat is loaded and may do NAT")
 		case "filter":
 			want = append(want, "legacy iptables table filter is loaded and may judge by conntrack state")
+		case "raw":
+			want = append(want, "legacy iptables table raw is loaded and may set conntrack zones")
+			raw = append(raw, "legacy iptables table raw")
 		}
 	}
 	if loaded["filter"] && len(want) == 0 {
 		t.Error("table filter was loaded and is not listed")
 	}
-	if diff := cmp.Diff(Foreign{IPv4: want}, l.snapshot().Foreign); diff != "" {
+	snapshot := l.snapshot()
+	if diff := cmp.Diff(Foreign{IPv4: want}, snapshot.Foreign); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(raw, snapshot.Around.LegacyRaw); diff != "" {
+		t.Errorf("of raw tables (-want +got)\n%s", diff)
 	}
 	if len(want) == 0 {
 		t.Log("this kernel has no legacy iptables")

@@ -12,7 +12,10 @@ type Surroundings struct {
 	// Legacy are the tables of the iptables before nf_tables that may drop
 	// packets, such as "legacy iptables table filter". Nobody looks into them.
 	Legacy []string
-	tables []*foreignTable
+	// LegacyRaw are those of them that may keep packets out of conntrack, such as
+	// "legacy iptables table raw".
+	LegacyRaw []string
+	tables    []*foreignTable
 }
 
 // Device is what sgc manages: an interface, or with a "*" at the end of its

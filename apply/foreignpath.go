@@ -76,6 +76,9 @@ type ending struct {
 	// drops are the chains in which packets may be dropped, and offloads the
 	// flowtables that their flows may be put into.
 	drops, offloads []string
+	// untracks are the chains in which packets may be kept out of conntrack, zones
+	// those in which they may be put into a zone of it.
+	untracks, zones []string
 }
 
 // follow follows packets through a base chain. quiet leaves rules out that are
@@ -83,7 +86,7 @@ type ending struct {
 func (t *foreignTable) follow(c *foreignChain, w way, quiet bool) ending {
 	f := follower{table: t, way: w, quiet: quiet, ends: map[visit]bool{}}
 	e := ending{falls: f.chain(c, false)}
-	e.drops, e.offloads = f.drops, f.offloads
+	e.drops, e.offloads, e.untracks, e.zones = f.drops, f.offloads, f.untracks, f.zones
 	return e
 }
 
@@ -95,6 +98,7 @@ type follower struct {
 	// its end.
 	ends            map[visit]bool
 	drops, offloads []string
+	untracks, zones []string
 }
 
 // visit is a chain, and whether a rule on the way there asked for the device.
@@ -186,6 +190,16 @@ func (f *follower) effect(c *foreignChain, e effect, named bool) (returned, goes
 	case offloadsFlow:
 		if !slices.Contains(f.offloads, e.target) {
 			f.offloads = append(f.offloads, e.target)
+		}
+		return false, true
+	case untracksPacket:
+		if !slices.Contains(f.untracks, c.name) {
+			f.untracks = append(f.untracks, c.name)
+		}
+		return false, true
+	case setsZone:
+		if !slices.Contains(f.zones, c.name) {
+			f.zones = append(f.zones, c.name)
 		}
 		return false, true
 	}

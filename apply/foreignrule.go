@@ -2,6 +2,7 @@ package apply
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"golang.org/x/sys/unix"
 
@@ -26,8 +27,10 @@ func (r *foreignRuleReader) expression(name string, data []byte) error {
 	before, register := r.loaded, r.register
 	r.loaded, r.register = loadedOther, 0
 	switch name {
-	case "counter", "log", "notrack", "last":
+	case "counter", "log", "last":
 		// Nothing of these keeps a packet from the expressions behind.
+	case "notrack":
+		r.rule.effects = append(r.rule.effects, effect{kind: untracksPacket})
 	case "nat", "masq", "redir":
 		// They end the rule, and nothing is lost by taking it for a rule that
 		// does not.
@@ -79,6 +82,8 @@ func (r *foreignRuleReader) load(name string, data []byte) error {
 		}
 	}
 	switch {
+	case name == "ct" && !loads && k == unix.NFT_CT_ZONE:
+		r.rule.effects = append(r.rule.effects, effect{kind: setsZone})
 	case a.Err != nil || !loads:
 		// To set something matches every packet.
 	case name == "ct" && k == unix.NFT_CT_STATE:
@@ -260,7 +265,14 @@ func (r *foreignRuleReader) extensionTarget(data []byte) error {
 			r.rule.effects = append(r.rule.effects, effect{kind: drops})
 		}
 	}
-	return a.Err
+	keepsOut, zones, err := targetCT(data)
+	if keepsOut {
+		r.rule.effects = append(r.rule.effects, effect{kind: untracksPacket})
+	}
+	if zones {
+		r.rule.effects = append(r.rule.effects, effect{kind: setsZone})
+	}
+	return errors.Join(a.Err, err)
 }
 
 // normalRegister gives the registers of 16 bytes, 1 to 4, the numbers of the

@@ -25,7 +25,7 @@ type foreignTable struct {
 }
 
 // foreignChain is a chain, of whose rules only those are kept that end a
-// packet's way, lead it on, or offload its flow.
+// packet's way, lead it on, offload its flow, or tell conntrack of it.
 type foreignChain struct {
 	name string
 	// base is nil for a regular chain.
@@ -66,6 +66,10 @@ const (
 	// offloadsFlow puts the packet's flow into a flowtable, and the packet
 	// goes on.
 	offloadsFlow
+	// untracksPacket keeps the packet out of conntrack, and setsZone says where conntrack
+	// looks for its flow; the packet goes on.
+	untracksPacket
+	setsZone
 )
 
 type effect struct {

@@ -27,6 +27,8 @@ const (
 	warnBoot      = "boot_flush"
 	warnDrop      = "foreign_drop"
 	warnFlowtable = "foreign_flowtable"
+	warnNotrack   = "foreign_notrack"
+	warnZone      = "foreign_zone"
 	warnEnslaved  = "enslaved_interface"
 )
 
@@ -57,10 +59,11 @@ func (s *session) lookAround(k *apply.Kernel) (surroundings, error) {
 }
 
 // warningsOf says what makes the policy moot. What an accept of the policy
-// does not bind comes first, then the interfaces that never see a packet, and
-// then the boot. A policy without interfaces has nothing that could be moot. p
-// is nil where a policy is enforced that nobody has a record of: there are
-// only the warnings that hold for every policy.
+// does not bind comes first, then who tells conntrack what to do, then the
+// interfaces that never see a packet, and then the boot. A policy without
+// interfaces has nothing that could be moot. p is nil where a policy is enforced
+// that nobody has a record of: there are only the warnings that hold for every
+// policy.
 func warningsOf(p *policies.Policy, around *apply.Surroundings, s surroundings) []warning {
 	if p == nil {
 		return bootWarnings(s.flushes)
@@ -73,6 +76,9 @@ func warningsOf(p *policies.Policy, around *apply.Surroundings, s surroundings) 
 		dropWarnings(around.Obstacles(devices)),
 		legacyWarnings(around.Legacy),
 		flowtableWarnings(around.Shortcuts(devices), devices),
+		notrackWarnings(around.Untracking(devices)),
+		legacyRawWarnings(around.LegacyRaw),
+		zoneWarnings(around.Zoning(devices)),
 		enslavedWarnings(p, s.links),
 		bootWarnings(s.flushes),
 	)
@@ -187,6 +193,54 @@ func flowtableWarnings(shortcuts []apply.Shortcut, devices []apply.Device) []war
 		out = append(out, warning{Kind: warnFlowtable, Subject: subject, Text: text})
 	}
 	return out
+}
+
+// notrackWarnings names the tables that take from the policy what it tracks.
+func notrackWarnings(tables []apply.Aside) []warning {
+	var out []warning
+	for _, a := range tables {
+		out = append(out, warning{
+			Kind: warnNotrack, Subject: a.Table,
+			Text: fmt.Sprintf("%s may keep packets of %s out of conntrack (notrack in %s): %s Take notrack out of there; sgc has the kernel leave out what the policy calls untracked.", a.Table, shortList(a.Devices), chainNames(a.Chains), judgedAlone),
+		})
+	}
+	return out
+}
+
+// judgedAlone is what becomes of packets that another table keeps out of conntrack.
+const judgedAlone = "those of tracked flows are judged one by one by the rules alone then. No answer passes unless a rule of its own direction lets it, and a flow ends when its rule goes."
+
+// legacyRawWarnings is notrackWarnings for the iptables before nf_tables.
+func legacyRawWarnings(tables []string) []warning {
+	var out []warning
+	for _, table := range tables {
+		out = append(out, warning{
+			Kind: warnNotrack, Subject: table,
+			Text: fmt.Sprintf("%s is loaded, and sgc does not look into it: its rules may keep packets out of conntrack (NOTRACK), and %s Look at them with %s -t raw.", table, judgedAlone, legacyCommand(table)),
+		})
+	}
+	return out
+}
+
+// zoneWarnings names the tables that divide conntrack into zones. sgc reads and
+// deletes the entries of all zones, but nobody can tell it in which to make one.
+func zoneWarnings(tables []apply.Aside) []warning {
+	var out []warning
+	for _, a := range tables {
+		out = append(out, warning{
+			Kind: warnZone, Subject: a.Table,
+			Text: fmt.Sprintf("%s may put packets of %s into zones of conntrack (%s). The entries that sgc makes for connections that are open already are in no zone, where the kernel does not look for them: TCP connections that are older than that table may end.", a.Table, shortList(a.Devices), chainNames(a.Chains)),
+		})
+	}
+	return out
+}
+
+// chainNames names one or more chains.
+func chainNames(names []string) string {
+	if len(names) == 1 {
+		return "chain " + names[0]
+	}
+	return "chains " + shortList(names)
 }
 
 // enslavedWarnings names the blocks whose interfaces belong to another one. A

@@ -185,14 +185,14 @@ func TestFlowtableWarnings(t *testing.T) {
 }
 
 func TestWarningsThatConcernNobody(t *testing.T) {
-	around := &apply.Surroundings{Legacy: []string{"legacy ip6tables table filter"}}
+	around := &apply.Surroundings{Legacy: []string{"legacy ip6tables table filter"}, LegacyRaw: []string{"legacy ip6tables table raw"}}
 	flushes := surroundings{flushes: []bootFlush{{File: "/etc/nftables.conf", Line: 3}}}
 	for _, tc := range []struct {
 		name   string
 		policy *policies.Policy
 		kinds  string
 	}{
-		{"a policy", interfacesOf("eth0"), "foreign_drop boot_flush"},
+		{"a policy", interfacesOf("eth0"), "foreign_drop foreign_notrack boot_flush"},
 		{"a policy without interfaces", interfacesOf(""), ""},
 		{"a policy that only names the loopback", interfacesOf("lo"), ""},
 		{"a policy that nobody knows", nil, "boot_flush"},
@@ -201,7 +201,7 @@ func TestWarningsThatConcernNobody(t *testing.T) {
 			var kinds []string
 			for _, w := range warningsOf(tc.policy, around, flushes) {
 				kinds = append(kinds, w.Kind)
-				if w.Kind == warnDrop && !strings.Contains(w.Text, "ip6tables-legacy -S") {
+				if w.Kind != warnBoot && !strings.Contains(w.Text, "ip6tables-legacy -S") {
 					t.Errorf("no advice in %q", w.Text)
 				}
 			}
