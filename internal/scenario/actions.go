@@ -142,9 +142,7 @@ func (r *Run) wait(w *Wait, s *Step, hold bool) ([]Verdict, error) {
 	// of TCP that nothing passed for a while sends again after as long once more.
 	now := r.now()
 	limit := patience + 2*p.interval*time.Duration(max(w.Sent, w.Passed))
-	if passed := p.window(0, now, now).lastPassed; passed != 0 {
-		limit += now - passed
-	}
+	limit += p.outage(now)
 	var c counts
 	if r.until(limit, func() bool {
 		c = p.window(from, r.now(), r.now())

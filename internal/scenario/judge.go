@@ -53,7 +53,8 @@ func (v *Verdict) Diagnostic() *hcl.Diagnostic {
 // Packets that were sent at the end of a window are not there at once.
 const (
 	// goodGrace is how long a packet that should pass may take: TCP sends again
-	// what was lost, and the machine may be busy.
+	// what was lost, and the machine may be busy. If nothing of TCP had passed for
+	// a while, that is longer by this while, since it waits twice as long each time.
 	goodGrace = 3 * time.Second
 	// badGrace is how long a packet that should not pass is watched.
 	badGrace = 250 * time.Millisecond
@@ -84,10 +85,12 @@ func (r *Run) window(over string, s *Step, p *player) window {
 // policy said is of that moment; the record is looked at a little later, when
 // what was under way has arrived. Meanwhile the scenario goes on.
 type judgement struct {
-	run         *Run
-	e           *Expectation
-	p           *player
-	from, end   time.Duration
+	run       *Run
+	e         *Expectation
+	p         *player
+	from, end time.Duration
+	// outage is for how long nothing of TCP had passed.
+	outage      time.Duration
 	explanation []string
 	// idle is the flow's idle timeout, before the speed divides it.
 	idle time.Duration
@@ -106,7 +109,7 @@ func (r *Run) judgement(e *Expectation, s *Step, end time.Duration) *judgement {
 
 // sight is a judgement of a window without an expectation.
 func (r *Run) sight(p *player, from, end time.Duration) *judgement {
-	return &judgement{run: r, p: p, from: from, end: end, explanation: r.policyOf(p), idle: r.idleTimeout(p.spec)}
+	return &judgement{run: r, p: p, from: from, end: end, outage: p.outage(end), explanation: r.policyOf(p), idle: r.idleTimeout(p.spec)}
 }
 
 // asksForEntry reports whether the expectation is one of conntrack, too.
@@ -119,7 +122,7 @@ func (j *judgement) look(entries []lab.Entry) { j.entry, j.looked = j.p.entryIn(
 // only as long as nothing has changed.
 func (j *judgement) cutoff() time.Duration {
 	if j.e.Traffic != Refused && j.e.Traffic != Cut {
-		return j.end + goodGrace
+		return j.end + goodGrace + j.outage
 	}
 	j.run.mu.Lock()
 	defer j.run.mu.Unlock()
@@ -148,7 +151,7 @@ func (j *judgement) verdict() Verdict {
 		sleepUntil(j.run.ctx, j.run.began.Add(j.end+badGrace))
 		look()
 	default:
-		j.run.until(time.Until(j.run.began.Add(j.end+goodGrace)), look)
+		j.run.until(time.Until(j.run.began.Add(j.cutoff())), look)
 	}
 	v.Seen = p.seen(&c)
 	problems := []string{problem}

@@ -172,6 +172,21 @@ func (p *player) isDone(side Side) bool {
 	return count > 0 && p.sentBy(side) >= count
 }
 
+// longOutage is what is waited for at most.
+const longOutage = 30 * time.Second
+
+// outage is for how long nothing of a flow of TCP has passed that had passed
+// before. It is about as long again until TCP sends what was lost.
+func (p *player) outage(now time.Duration) time.Duration {
+	if p.spec.Protocol != protocolTCP {
+		return 0
+	}
+	if passed := p.window(0, now, now).lastPassed; passed != 0 {
+		return min(now-passed, longOutage)
+	}
+	return 0
+}
+
 // respond starts the responder's sending, once.
 func (p *player) respond(send func(message) error) {
 	if !p.spec.Sends[Responder] {

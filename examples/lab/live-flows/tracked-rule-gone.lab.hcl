@@ -1,5 +1,5 @@
 title = "A tracked flow outlives its rule, until it is idle for its timeout"
-speed = 20
+speed = 10
 
 host "server" {
   managed   = true
@@ -44,6 +44,12 @@ policy "the client may" {
       udp_stream_timeout      = 60
     }
   }
+
+  host {
+    conntrack {
+      icmp_timeout = 60
+    }
+  }
 }
 
 policy "nobody may" {
@@ -60,6 +66,12 @@ policy "nobody may" {
     connection_tracking {
       tcp_established_timeout = 60
       udp_stream_timeout      = 60
+    }
+  }
+
+  host {
+    conntrack {
+      icmp_timeout = 60
     }
   }
 }
@@ -137,7 +149,7 @@ step "flows of each kind run, and are tracked" {
 
 step "the rules are gone: what runs goes on, and nothing new is let in" {
   apply "nobody may" {}
-  wait "20s" {}
+  wait "10s" {}
 
   expect "ssh" {
     traffic = "survives"
