@@ -247,9 +247,10 @@ func (s *session) loadScenarios(files []string) ([]*scenario.Loaded, error) {
 	return out, s.report(all)
 }
 
-// playScenarios plays them, so many at once, and shows each when it and all
-// before it have ended. There are results if anything was played, be it that not
-// all of it was: those of an interrupted scenario have context.Canceled for error.
+// playScenarios plays them, so many at once, and shows each when it has ended.
+// There are results, in the order of the loads, if anything was played, be it that
+// not all of it was: those of an interrupted scenario have context.Canceled for
+// error.
 func (s *session) playScenarios(ctx context.Context, loads []*scenario.Loaded, o scenarioOptions) (_ []*scenario.Result, err error) {
 	dir, err := newLabDir()
 	if err != nil {
@@ -259,10 +260,8 @@ func (s *session) playScenarios(ctx context.Context, loads []*scenario.Loaded, o
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	places := make(chan struct{}, o.Parallel)
-	ended := make([]chan *scenario.Result, len(loads))
-	for i := range loads {
-		ended[i] = make(chan *scenario.Result, 1)
-	}
+	results := make([]*scenario.Result, len(loads))
+	ended := make(chan int, len(loads))
 	live := s.newLabLive()
 	defer live.close()
 	go func() {
@@ -270,14 +269,13 @@ func (s *session) playScenarios(ctx context.Context, loads []*scenario.Loaded, o
 			places <- struct{}{}
 			go func() {
 				defer func() { <-places }()
-				ended[i] <- dir.play(ctx, i, l.Scenario, o.Speed, live)
+				results[i] = dir.play(ctx, i, l.Scenario, o.Speed, live)
+				ended <- i
 			}()
 		}
 	}()
-	var results []*scenario.Result
-	for i := range loads {
-		r := <-ended[i]
-		results = append(results, r)
+	for range loads {
+		r := results[<-ended]
 		if !s.JSON && ctx.Err() == nil && err == nil {
 			err = live.between(func() error { return s.showScenario(r) })
 		}

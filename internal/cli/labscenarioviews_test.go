@@ -97,9 +97,9 @@ step "nothing more is sent" {
 		"ping: the first that passed is number 1",
 		"ping: 5 passed",
 		"ping: nothing was sent in that time",
-		"ping: client sent nothing in that time, so nothing is shown; wait longer",
-		"ping: client sent nothing in that time, so nothing is shown; wait longer",
-		"ping: client sent nothing in that time, so nothing is shown; wait longer",
+		"ping: client sent nothing in that time, so nothing is shown",
+		"ping: client sent nothing in that time, so nothing is shown",
+		"ping: client sent nothing in that time, so nothing is shown",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %d expectations: %q", len(got), got)
