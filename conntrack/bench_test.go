@@ -288,7 +288,7 @@ func BenchmarkDelete(b *testing.B) {
 				return errors.Join(err, routes.Close())
 			}
 		}
-		try("flush", flush(Filter{Protocol: &tcp, Ports: &flow.PortRange{First: 444, Last: 444}}))
+		try("flush", flush(Filter{Protocols: []flow.Protocol{tcp}, Ports: []flow.PortRange{{First: 444, Last: 444}}}))
 		try("flush-revoked", flush(Filter{Revoked: true}))
 		try("conntrack-D", tool(ns, "-D", "-p", "tcp", "--orig-port-dst", "444"))
 	}

@@ -12,24 +12,22 @@ import (
 
 // Filter chooses among judged entries. Its zero value takes every entry that
 // crosses an interface of the policy. What it names must be true of one leg,
-// all at once; an entry that crosses none is never taken.
+// all at once, where several of a kind mean any of them; an entry that crosses no
+// interface of the policy is never taken.
 type Filter struct {
-	// Interface is the name of an interface, or of several with a "*" at its
-	// end.
-	Interface string
-	// Group is the name of a group whose rule allows the flow today, Rule a rule
-	// of the judge's policy that does.
-	Group string
-	Rule  *policies.Rule
-	// Classes are those to take; none are all.
-	Classes []Class
-	// Protocol is nil for all.
-	Protocol *flow.Protocol
-	// Peer is where the peer is; the zero value is anywhere.
-	Peer netip.Prefix
-	// Ports are those of the flow's destination; nil are all, and flows of all
+	// Interfaces are the names of interfaces, or of several with a "*" at the end.
+	Interfaces []string
+	// Groups are the names of groups whose rules allow the flow today, Rules the
+	// rules of the judge's policy that do.
+	Groups []string
+	Rules  []*policies.Rule
+	// Classes, Protocols and Peers are those to take; none are all.
+	Classes   []Class
+	Protocols []flow.Protocol
+	Peers     []netip.Prefix
+	// Ports are those of the flow's destination; none are all, and flows of all
 	// protocols.
-	Ports *flow.PortRange
+	Ports []flow.PortRange
 	// Revoked takes only flows that no rule allows any more.
 	Revoked bool
 }
@@ -37,11 +35,11 @@ type Filter struct {
 // TakesOthers reports whether the filter may take flows of protocols other than
 // TCP, UDP and ICMP.
 func (f *Filter) TakesOthers() bool {
-	if f.Ports != nil || len(f.Classes) > 0 && !slices.ContainsFunc(f.Classes, func(c Class) bool { return c != ClassOpen }) {
+	if len(f.Ports) > 0 || len(f.Classes) > 0 && !slices.ContainsFunc(f.Classes, func(c Class) bool { return c != ClassOpen }) {
 		return false
 	}
 	// ICMP of the wrong family is another protocol.
-	return f.Protocol == nil || f.Protocol.IsOther(flow.IPv4) || f.Protocol.IsOther(flow.IPv6)
+	return anyOf(f.Protocols, func(p flow.Protocol) bool { return p.IsOther(flow.IPv4) || p.IsOther(flow.IPv6) })
 }
 
 // Matches reports whether the filter takes an entry.
@@ -56,25 +54,19 @@ func (f *Filter) Matches(j *Judged) bool {
 
 func (f *Filter) matchesLeg(l *Leg) bool {
 	p := &l.Packet
-	switch {
-	case f.Revoked && !l.Revoked(),
-		f.Interface != "" && !matchesName(f.Interface, p.Interface),
-		f.Group != "" && (l.Rule == nil || l.Rule.Group != f.Group),
-		f.Rule != nil && l.Rule != f.Rule,
-		f.Protocol != nil && p.Protocol != *f.Protocol,
-		f.Peer.IsValid() && !f.Peer.Contains(p.Peer()),
-		f.Ports != nil && (!p.Protocol.HasPorts() || !f.Ports.Contains(p.DestPort)):
-		return false
-	}
-	if len(f.Classes) == 0 {
-		return true
-	}
-	for _, c := range f.Classes {
-		if c == l.Class() {
-			return true
-		}
-	}
-	return false
+	return (!f.Revoked || l.Revoked()) &&
+		anyOf(f.Interfaces, func(pattern string) bool { return matchesName(pattern, p.Interface) }) &&
+		anyOf(f.Groups, func(name string) bool { return l.Rule != nil && l.Rule.Group == name }) &&
+		anyOf(f.Rules, func(r *policies.Rule) bool { return r == l.Rule }) &&
+		anyOf(f.Protocols, func(protocol flow.Protocol) bool { return protocol == p.Protocol }) &&
+		anyOf(f.Peers, func(peer netip.Prefix) bool { return peer.Contains(p.Peer()) }) &&
+		anyOf(f.Ports, func(ports flow.PortRange) bool { return p.Protocol.HasPorts() && ports.Contains(p.DestPort) }) &&
+		anyOf(f.Classes, func(c Class) bool { return c == l.Class() })
+}
+
+// anyOf reports whether one of the list is as is says, or there is none.
+func anyOf[T comparable](list []T, is func(T) bool) bool {
+	return len(list) == 0 || slices.ContainsFunc(list, is)
 }
 
 func matchesName(pattern, name string) bool {

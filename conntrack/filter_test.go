@@ -12,17 +12,24 @@ import (
 	"sgc/policies"
 )
 
+func networks(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
 func filtered(p *policies.Policy) []struct {
 	name   string
 	filter Filter
 	want   []int
 } {
-	protocol := func(p flow.Protocol) *flow.Protocol { return &p }
-	ports := func(first, last uint16) *flow.PortRange { return &flow.PortRange{First: first, Last: last} }
-	rule := func(group, id string) *policies.Rule {
+	ports := func(first, last uint16) []flow.PortRange { return []flow.PortRange{{First: first, Last: last}} }
+	rules := func(group, id string) []*policies.Rule {
 		for _, r := range p.Group(group).Rules {
 			if r.ID == id {
-				return r
+				return []*policies.Rule{r}
 			}
 		}
 		panic(id)
@@ -33,24 +40,31 @@ func filtered(p *policies.Policy) []struct {
 		want   []int
 	}{
 		{"all that cross the policy's interfaces", Filter{}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		{"an interface", Filter{Interface: "br0"}, []int{5, 6, 7}},
-		{"interfaces by prefix", Filter{Interface: "e*"}, []int{0, 1, 2, 3, 4, 5, 6}},
-		{"no such interface", Filter{Interface: "eth"}, nil},
-		{"a group", Filter{Group: "inside"}, []int{5, 6, 7}},
-		{"a rule", Filter{Rule: rule("web", "ssh")}, []int{1}},
+		{"an interface", Filter{Interfaces: []string{"br0"}}, []int{5, 6, 7}},
+		{"interfaces by prefix", Filter{Interfaces: []string{"e*"}}, []int{0, 1, 2, 3, 4, 5, 6}},
+		{"no such interface", Filter{Interfaces: []string{"eth"}}, nil},
+		{"a group", Filter{Groups: []string{"inside"}}, []int{5, 6, 7}},
+		{"a rule", Filter{Rules: rules("web", "ssh")}, []int{1}},
 		{"open", Filter{Classes: []Class{ClassOpen}}, []int{0, 5}},
 		{"tracked, of any rule or none", Filter{Classes: []Class{ClassTracked}}, []int{1, 2, 3, 5, 6, 7}},
 		{"either", Filter{Classes: []Class{ClassOpen, ClassExempt}}, []int{0, 4, 5}},
-		{"a protocol", Filter{Protocol: protocol(flow.UDP)}, []int{4}},
-		{"ICMP", Filter{Protocol: protocol(flow.ICMP)}, []int{3}},
-		{"a peer", Filter{Peer: netip.MustParsePrefix("198.51.100.0/24")}, []int{0, 2, 3, 5}},
-		{"a peer that sees the flow after NAT", Filter{Peer: netip.MustParsePrefix("203.0.113.9/32")}, []int{6}},
+		{"a protocol", Filter{Protocols: []flow.Protocol{flow.UDP}}, []int{4}},
+		{"ICMP", Filter{Protocols: []flow.Protocol{flow.ICMP}}, []int{3}},
+		{"a peer", Filter{Peers: networks("198.51.100.0/24")}, []int{0, 2, 3, 5}},
+		{"a peer that sees the flow after NAT", Filter{Peers: networks("203.0.113.9/32")}, []int{6}},
 		{"a port", Filter{Ports: ports(22, 22)}, []int{1, 2}},
 		{"ports, and so no protocol without ports", Filter{Ports: ports(0, 65535)}, []int{0, 1, 2, 4, 5, 6}},
 		{"a port behind NAT", Filter{Ports: ports(80, 80)}, []int{5}},
-		{"all on one leg", Filter{Interface: "eth0", Ports: ports(80, 80)}, nil},
+		{"any of several interfaces", Filter{Interfaces: []string{"br0", "eth7"}}, []int{5, 6, 7}},
+		{"any of several groups", Filter{Groups: []string{"inside", "web"}}, []int{0, 1, 3, 5, 6, 7}},
+		{"any of several rules", Filter{Rules: append(rules("web", "ssh"), rules("inside", "published")...)}, []int{1, 5}},
+		{"any of several protocols", Filter{Protocols: []flow.Protocol{flow.UDP, flow.ICMP, flow.UDP}}, []int{3, 4}},
+		{"any of several peers", Filter{Peers: networks("203.0.113.9/32", "203.0.113.53/32", "2001:db8::/32")}, []int{4, 6}},
+		{"any of several ports", Filter{Ports: append(ports(22, 22), ports(50, 60)...)}, []int{1, 2, 4}},
+		{"any of several ports, of one of several protocols", Filter{Ports: append(ports(22, 22), ports(50, 60)...), Protocols: []flow.Protocol{flow.ICMP, flow.UDP}}, []int{4}},
+		{"all on one leg", Filter{Interfaces: []string{"eth0"}, Ports: ports(80, 80)}, nil},
 		{"what no rule allows any more", Filter{Revoked: true}, []int{2}},
-		{"what no rule allows any more on an interface", Filter{Revoked: true, Interface: "br0"}, nil},
+		{"what no rule allows any more on an interface", Filter{Revoked: true, Interfaces: []string{"br0"}}, nil},
 	}
 }
 

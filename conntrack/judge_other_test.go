@@ -62,19 +62,18 @@ func TestOtherFlowsAreAllowedByEitherDirection(t *testing.T) {
 }
 
 func TestWhichFiltersTakeOthers(t *testing.T) {
-	protocol := func(p flow.Protocol) *flow.Protocol { return &p }
 	for _, tc := range []struct {
 		filter Filter
 		want   bool
 	}{
 		{Filter{}, true},
-		{Filter{Protocol: protocol(47)}, true},
-		{Filter{Protocol: protocol(flow.TCP)}, false},
-		{Filter{Protocol: protocol(flow.ICMPv6)}, true}, // over IPv4
-		{Filter{Ports: &flow.PortRange{First: 1, Last: 2}}, false},
+		{Filter{Protocols: []flow.Protocol{47}}, true},
+		{Filter{Protocols: []flow.Protocol{flow.TCP}}, false},
+		{Filter{Protocols: []flow.Protocol{flow.ICMPv6}}, true}, // over IPv4
+		{Filter{Ports: []flow.PortRange{{First: 1, Last: 2}}}, false},
 		{Filter{Classes: []Class{ClassOpen}}, false},
 		{Filter{Classes: []Class{ClassOpen, ClassTracked}}, true},
-		{Filter{Revoked: true, Group: "web"}, true},
+		{Filter{Revoked: true, Groups: []string{"web"}}, true},
 	} {
 		if got := tc.filter.TakesOthers(); got != tc.want {
 			t.Errorf("%+v: %t", tc.filter, got)

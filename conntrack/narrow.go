@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,31 +52,36 @@ const (
 // take, and as few others as the kernel can leave out. An entry may be in
 // several.
 func (f *Filter) narrowings() []narrowing {
-	families := []uint8{unix.AF_UNSPEC}
-	if f.Peer.IsValid() {
-		families = []uint8{unix.AF_INET}
-		if flow.FamilyOf(f.Peer.Addr()) == flow.IPv6 {
-			families = []uint8{unix.AF_INET6}
-		}
-	}
+	families := []uint8{f.family()}
 	var base narrowing
-	protocols := []*flow.Protocol{f.Protocol}
-	if f.Ports != nil && f.Ports.First == f.Ports.Last {
-		base.port = &f.Ports.First
-		if f.Protocol == nil {
-			tcp, udp := flow.TCP, flow.UDP
-			protocols = []*flow.Protocol{&tcp, &udp}
-		} else if !f.Protocol.HasPorts() {
+	protocols := f.Protocols
+	if len(f.Ports) > 0 {
+		protocols = slices.DeleteFunc(slices.Clone(protocols), func(p flow.Protocol) bool { return !p.HasPorts() })
+		if len(f.Protocols) > 0 && len(protocols) == 0 {
 			return nil // no entry has both
 		}
 	}
-	// Of IPv6 addresses, the kernel (6.18) leaves out those that are equal.
-	if f.Peer.IsSingleIP() && f.Peer.Addr().Is4() {
-		base.source = f.Peer.Addr()
+	// The kernel compares with one port: several are as many dumps.
+	if len(f.Ports) == 1 && f.Ports[0].First == f.Ports[0].Last {
+		base.port = &f.Ports[0].First
+		if len(protocols) == 0 {
+			protocols = []flow.Protocol{flow.TCP, flow.UDP}
+		}
 	}
-	if !base.narrows() && f.Protocol == nil {
-		base.family = families[0]
-		return []narrowing{base}
+	// Of IPv6 addresses, the kernel (6.18) leaves out those that are equal.
+	if len(f.Peers) == 1 && f.Peers[0].IsSingleIP() && f.Peers[0].Addr().Is4() {
+		base.source = f.Peers[0].Addr()
+	}
+	var each []*flow.Protocol
+	for i := range protocols {
+		each = append(each, &protocols[i])
+	}
+	if len(each) == 0 {
+		if !base.narrows() {
+			base.family = families[0]
+			return []narrowing{base}
+		}
+		each = []*flow.Protocol{nil}
 	}
 	if families[0] == unix.AF_UNSPEC {
 		// The kernel compares fields for one family at a time.
@@ -83,7 +89,7 @@ func (f *Filter) narrowings() []narrowing {
 	}
 	var all []narrowing
 	for _, family := range families {
-		for _, protocol := range protocols {
+		for _, protocol := range each {
 			n := base
 			n.family, n.protocol = family, protocol
 			all = append(all, n)
@@ -96,6 +102,25 @@ func (f *Filter) narrowings() []narrowing {
 		}
 	}
 	return all
+}
+
+// family returns that of all peers that the filter takes, or AF_UNSPEC.
+func (f *Filter) family() uint8 {
+	ipv4 := 0
+	for _, p := range f.Peers {
+		if flow.FamilyOf(p.Addr()) == flow.IPv4 {
+			ipv4++
+		}
+	}
+	switch {
+	case len(f.Peers) == 0:
+		return unix.AF_UNSPEC
+	case ipv4 == len(f.Peers):
+		return unix.AF_INET
+	case ipv4 == 0:
+		return unix.AF_INET6
+	}
+	return unix.AF_UNSPEC
 }
 
 // narrows reports whether the narrowing names a field of a tuple that is not

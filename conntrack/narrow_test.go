@@ -14,8 +14,7 @@ import (
 )
 
 func TestWhatTheKernelIsAskedToLeaveOut(t *testing.T) {
-	protocol := func(p flow.Protocol) *flow.Protocol { return &p }
-	port := func(p uint16) *flow.PortRange { return &flow.PortRange{First: p, Last: p} }
+	port := func(p uint16) []flow.PortRange { return []flow.PortRange{{First: p, Last: p}} }
 	for _, tc := range []struct {
 		name   string
 		filter Filter
@@ -23,17 +22,22 @@ func TestWhatTheKernelIsAskedToLeaveOut(t *testing.T) {
 		family uint8
 	}{
 		{"nothing", Filter{}, 1, unix.AF_UNSPEC},
-		{"nothing that only the judge knows", Filter{Interface: "eth0", Group: "web", Revoked: true}, 1, unix.AF_UNSPEC},
-		{"a network says the family", Filter{Peer: netip.MustParsePrefix("2001:db8::/32")}, 1, unix.AF_INET6},
-		{"a range of ports", Filter{Ports: &flow.PortRange{First: 1, Last: 2}}, 1, unix.AF_UNSPEC},
-		{"a protocol", Filter{Protocol: protocol(flow.UDP)}, 2, unix.AF_INET},
-		{"a protocol and a network", Filter{Protocol: protocol(flow.UDP), Peer: netip.MustParsePrefix("10.0.0.0/8")}, 1, unix.AF_INET},
+		{"nothing that only the judge knows", Filter{Interfaces: []string{"eth0"}, Groups: []string{"web"}, Revoked: true}, 1, unix.AF_UNSPEC},
+		{"a network says the family", Filter{Peers: networks("2001:db8::/32")}, 1, unix.AF_INET6},
+		{"a range of ports", Filter{Ports: []flow.PortRange{{First: 1, Last: 2}}}, 1, unix.AF_UNSPEC},
+		{"a protocol", Filter{Protocols: []flow.Protocol{flow.UDP}}, 2, unix.AF_INET},
+		{"a protocol and a network", Filter{Protocols: []flow.Protocol{flow.UDP}, Peers: networks("10.0.0.0/8")}, 1, unix.AF_INET},
 		{"a port", Filter{Ports: port(22)}, 8, unix.AF_INET},
-		{"a port of a protocol", Filter{Ports: port(22), Protocol: protocol(flow.TCP)}, 4, unix.AF_INET},
-		{"a port of a protocol that has none", Filter{Ports: port(22), Protocol: protocol(flow.ICMP)}, 0, 0},
-		{"an address", Filter{Peer: netip.MustParsePrefix("10.0.0.1/32")}, 2, unix.AF_INET},
-		{"an address of IPv6, which the kernel cannot compare", Filter{Peer: netip.MustParsePrefix("2001:db8::1/128")}, 1, unix.AF_INET6},
-		{"all that there is", Filter{Peer: netip.MustParsePrefix("10.0.0.1/32"), Ports: port(22), Protocol: protocol(flow.TCP)}, 2, unix.AF_INET},
+		{"a port of a protocol", Filter{Ports: port(22), Protocols: []flow.Protocol{flow.TCP}}, 4, unix.AF_INET},
+		{"a port of a protocol that has none", Filter{Ports: port(22), Protocols: []flow.Protocol{flow.ICMP}}, 0, 0},
+		{"ports of several protocols, one of which has some", Filter{Ports: port(22), Protocols: []flow.Protocol{flow.ICMP, flow.TCP}}, 4, unix.AF_INET},
+		{"several ports", Filter{Ports: append(port(22), port(23)...)}, 1, unix.AF_UNSPEC},
+		{"several protocols", Filter{Protocols: []flow.Protocol{flow.TCP, flow.ICMP}}, 4, unix.AF_INET},
+		{"networks of one family", Filter{Peers: networks("10.0.0.1/32", "10.1.0.0/16")}, 1, unix.AF_INET},
+		{"networks of both", Filter{Peers: networks("10.0.0.1/32", "2001:db8::/32")}, 1, unix.AF_UNSPEC},
+		{"an address", Filter{Peers: networks("10.0.0.1/32")}, 2, unix.AF_INET},
+		{"an address of IPv6, which the kernel cannot compare", Filter{Peers: networks("2001:db8::1/128")}, 1, unix.AF_INET6},
+		{"all that there is", Filter{Peers: networks("10.0.0.1/32"), Ports: port(22), Protocols: []flow.Protocol{flow.TCP}}, 2, unix.AF_INET},
 	} {
 		all := tc.filter.narrowings()
 		if len(all) != tc.dumps || len(all) > 0 && all[0].family != tc.family {
@@ -68,17 +72,17 @@ func testNarrowing(t *testing.T, noFilters bool) {
 	t.Logf("seed %d", pseudo)
 	r := rand.New(rand.NewPCG(pseudo, 0))
 	taken := 0
-	for range 40 {
+	for range 80 {
 		var f Filter
-		if r.IntN(2) == 0 {
-			f.Protocol = &protocols[r.IntN(len(protocols))]
+		for r.IntN(2) == 0 {
+			f.Protocols = append(f.Protocols, protocols[r.IntN(len(protocols))])
 		}
-		if r.IntN(2) == 0 {
+		for r.IntN(2) == 0 {
 			p := ports[r.IntN(len(ports))]
-			f.Ports = &flow.PortRange{First: p, Last: p}
+			f.Ports = append(f.Ports, flow.PortRange{First: p, Last: p})
 		}
-		if r.IntN(2) == 0 {
-			f.Peer = netip.MustParsePrefix(peers[r.IntN(len(peers))])
+		for r.IntN(2) == 0 {
+			f.Peers = append(f.Peers, netip.MustParsePrefix(peers[r.IntN(len(peers))]))
 		}
 		var got, want []string
 		if err := table.Select(context.Background(), judge, &f, func(e *Entry, j *Judged) error {
@@ -112,14 +116,7 @@ func testNarrowing(t *testing.T, noFilters bool) {
 }
 
 func describe(f *Filter) string {
-	text := f.Peer.String()
-	if f.Protocol != nil {
-		text += " " + f.Protocol.String()
-	}
-	if f.Ports != nil {
-		text += " " + f.Ports.String()
-	}
-	return text
+	return fmt.Sprint(f.Peers, f.Protocols, f.Ports)
 }
 
 // The kernel leaves out what it is told to, or the flags are wrong.

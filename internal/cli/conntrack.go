@@ -81,17 +81,18 @@ tune    set the timeouts and the limit that the policy asks for, after a
 A flow is tracked (it goes on until it is idle, whatever becomes of its rule),
 open (untracked in the policy's sense: it ends with its rule) or exempt (never
 filtered). A routed flow has a line for each of the policy's interfaces that it
-crosses. Flags that choose must all be true of one of these lines.
+crosses. Flags that choose must all be true of one of these lines; a flag that is
+given several times means any of its values.
 
 ` + paths,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "interface", Usage: "choose flows on the interface `NAME`, or on all that begin alike (eth*)"},
-			&cli.StringFlag{Name: "group", Usage: "choose flows that a rule of the security group `NAME` allows now"},
-			&cli.StringFlag{Name: "rule", Usage: "choose flows that the rule at `ADDRESS` allows now (security_group.web.ingress.ssh)"},
-			&cli.StringFlag{Name: "class", Usage: "choose flows of `CLASS`: tracked, open or exempt"},
-			&cli.StringFlag{Name: "protocol", Usage: "choose flows of `PROTOCOL`: tcp, udp, icmp, a number, …"},
-			&cli.StringFlag{Name: "cidr", Usage: "choose flows whose peer is in `CIDR`, or has that address"},
-			&cli.StringFlag{Name: "port", Usage: "choose TCP and UDP flows to the port `N`, or to a range of ports (8000-8099)"},
+			&cli.StringSliceFlag{Name: "interface", Usage: "choose flows on the interface `NAME`, or on all that begin alike (eth*)"},
+			&cli.StringSliceFlag{Name: "group", Usage: "choose flows that a rule of the security group `NAME` allows now"},
+			&cli.StringSliceFlag{Name: "rule", Usage: "choose flows that the rule at `ADDRESS` allows now (security_group.web.ingress.ssh)"},
+			&cli.StringSliceFlag{Name: "class", Usage: "choose flows of `CLASS`: tracked, open or exempt"},
+			&cli.StringSliceFlag{Name: "protocol", Usage: "choose flows of `PROTOCOL`: tcp, udp, icmp, a number, …"},
+			&cli.StringSliceFlag{Name: "cidr", Usage: "choose flows whose peer is in `CIDR`, or has that address"},
+			&cli.StringSliceFlag{Name: "port", Usage: "choose TCP and UDP flows to the port `N`, or to a range of ports (8000-8099)"},
 			&cli.BoolFlag{Name: "revoked", Usage: "choose flows that no rule allows any more"},
 			&cli.BoolFlag{Name: "all", Usage: "flush: choose every flow that crosses the policy's interfaces"},
 			&cli.BoolFlag{Name: "count", Usage: "list: print how many there are, and nothing else"},

@@ -18,42 +18,43 @@ import (
 // choice is what the flags of list and flush choose.
 type choice struct {
 	filter conntrack.Filter
-	// rule is looked up in the policy.
-	rule string
+	// rules are the addresses of those that are looked up in the policy.
+	rules []string
 	// flags are those that were given, as they were; none choose everything.
 	flags []string
 }
 
-// readChoice reads the flags that choose.
+// readChoice reads the flags that choose. Several of one name mean any of them.
 func readChoice(c *cli.Context) (choice, error) {
 	var out choice
 	f := &out.filter
-	f.Interface, f.Group, out.rule, f.Revoked = c.String("interface"), c.String("group"), c.String("rule"), c.Bool("revoked")
-	for _, name := range []string{"interface", "group", "rule", "class", "protocol", "cidr", "port"} {
-		if !c.IsSet(name) {
-			continue
-		}
-		if c.String(name) == "" {
-			return out, fmt.Errorf("the flag --%s is empty", name)
-		}
-		out.flags = append(out.flags, "--"+name+" "+c.String(name))
-	}
-	if f.Revoked {
-		out.flags = append(out.flags, "--revoked")
-		if f.Group != "" || out.rule != "" {
-			return out, errors.New("a flow that no rule allows any more is of no group and no rule: leave out --revoked, or --group and --rule")
+	take := func(list *[]string) func(string) error {
+		return func(text string) error {
+			*list = append(*list, text)
+			return nil
 		}
 	}
 	for _, flag := range []struct {
 		name string
 		read func(string) error
 	}{
+		{"interface", take(&f.Interfaces)}, {"group", take(&f.Groups)}, {"rule", take(&out.rules)},
 		{"class", out.readClass}, {"protocol", out.readProtocol}, {"cidr", out.readPeer}, {"port", out.readPorts},
 	} {
-		if text := c.String(flag.name); text != "" {
+		for _, text := range c.StringSlice(flag.name) {
+			if text == "" {
+				return out, fmt.Errorf("the flag --%s is empty", flag.name)
+			}
 			if err := flag.read(text); err != nil {
 				return out, err
 			}
+			out.flags = append(out.flags, "--"+flag.name+" "+text)
+		}
+	}
+	if f.Revoked = c.Bool("revoked"); f.Revoked {
+		out.flags = append(out.flags, "--revoked")
+		if len(f.Groups)+len(out.rules) > 0 {
+			return out, errors.New("a flow that no rule allows any more is of no group and no rule: leave out --revoked, or --group and --rule")
 		}
 	}
 	return out, nil
@@ -64,7 +65,7 @@ func (c *choice) readClass(text string) error {
 	var names []string
 	for _, class := range classes {
 		if class.String() == text {
-			c.filter.Classes = []conntrack.Class{class}
+			c.filter.Classes = append(c.filter.Classes, class)
 			return nil
 		}
 		names = append(names, class.String())
@@ -75,26 +76,26 @@ func (c *choice) readClass(text string) error {
 func (c *choice) readProtocol(text string) error {
 	p, err := flow.ParseProtocol(text)
 	if text == "-1" || text == "all" {
-		return errors.New("the flag --protocol takes one protocol; for all of them, leave it out")
+		return errors.New("the flag --protocol takes a protocol; for all of them, leave it out")
 	}
 	if err != nil {
 		return fmt.Errorf("the flag --protocol: %w", err)
 	}
-	c.filter.Protocol = &p
+	c.filter.Protocols = append(c.filter.Protocols, p)
 	return nil
 }
 
 func (c *choice) readPeer(text string) error {
 	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
 		a = a.Unmap()
-		c.filter.Peer = netip.PrefixFrom(a, a.BitLen())
+		c.filter.Peers = append(c.filter.Peers, netip.PrefixFrom(a, a.BitLen()))
 		return nil
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		return fmt.Errorf("the flag --cidr: %q is neither an address nor a CIDR, such as 198.51.100.0/24", text)
 	}
-	c.filter.Peer = p.Masked()
+	c.filter.Peers = append(c.filter.Peers, p.Masked())
 	return nil
 }
 
@@ -108,21 +109,27 @@ func (c *choice) readPorts(text string) error {
 	if err != nil || lastErr != nil || from > to {
 		return fmt.Errorf("the flag --port: %q is neither a port nor a range of ports, such as 8000-8099", text)
 	}
-	c.filter.Ports = &flow.PortRange{First: uint16(from), Last: uint16(to)}
+	c.filter.Ports = append(c.filter.Ports, flow.PortRange{First: uint16(from), Last: uint16(to)})
 	return nil
 }
 
 // resolve looks up in the policy what the flags name, so that a misspelt name
 // is no choice of nothing.
 func (c *choice) resolve(p *policies.Policy) error {
-	if name := c.filter.Interface; name != "" && !governs(p, name) {
+	for _, name := range c.filter.Interfaces {
+		if governs(p, name) {
+			continue
+		}
 		var names []string
 		for _, i := range p.Interfaces {
 			names = append(names, i.Name)
 		}
 		return fmt.Errorf("the policy governs no interface %q: it has blocks for %s.%s", name, someNames(names), meant(name, names))
 	}
-	if name := c.filter.Group; name != "" && p.Group(name) == nil {
+	for _, name := range c.filter.Groups {
+		if p.Group(name) != nil {
+			continue
+		}
 		var names []string
 		for _, g := range p.Groups {
 			if g.Address() == name {
@@ -132,23 +139,31 @@ func (c *choice) resolve(p *policies.Policy) error {
 		}
 		return fmt.Errorf("the policy has no security group %q.%s", name, meant(name, names))
 	}
-	if c.rule == "" {
-		return nil
+	for _, address := range c.rules {
+		r, err := ruleAt(p, address)
+		if err != nil {
+			return err
+		}
+		c.filter.Rules = append(c.filter.Rules, r)
 	}
+	return nil
+}
+
+// ruleAt returns the policy's rule of that address.
+func ruleAt(p *policies.Policy, address string) (*policies.Rule, error) {
 	var addresses []string
 	for _, g := range p.Groups {
 		for _, r := range g.Rules {
-			if r.Address() == c.rule {
-				c.filter.Rule = r
-				return nil
+			if r.Address() == address {
+				return r, nil
 			}
 			addresses = append(addresses, r.Address())
 		}
 	}
-	if whole := "security_group." + c.rule; slices.Contains(addresses, whole) {
-		return fmt.Errorf("the policy has no rule %s. Did you mean %q?", c.rule, whole)
+	if whole := "security_group." + address; slices.Contains(addresses, whole) {
+		return nil, fmt.Errorf("the policy has no rule %s. Did you mean %q?", address, whole)
 	}
-	return fmt.Errorf("the policy has no rule %s.%s", c.rule, meant(c.rule, addresses))
+	return nil, fmt.Errorf("the policy has no rule %s.%s", address, meant(address, addresses))
 }
 
 // governs reports whether the policy may govern an interface of that name, or one
