@@ -12,8 +12,10 @@ import (
 	"sgc/internal/nlmsg"
 )
 
-// ErrChanged says that somebody changed nf_tables since the snapshot that the
-// delta was made from. Nothing was changed; a new snapshot may be taken.
+// ErrChanged says that somebody changed table inet sgc since the snapshot that
+// the delta was made from, or something in another table that the wanted one
+// depends on, or that what was changed is not known. Nothing was changed; a new
+// snapshot may be taken.
 var ErrChanged = errors.New("nf_tables was changed by somebody else in the meantime")
 
 // RefusedError says that the kernel refused a transaction. Nothing was
@@ -95,14 +97,21 @@ func (e *CleanUpError) Unwrap() error { return e.Err }
 
 // Commit sends the delta's transactions. The kernel takes the first one only if
 // nobody changed nf_tables since the delta's snapshot, and every further one
-// only if nobody did since the one before it (else ErrChanged); it does each as
+// only if nobody did since the one before it. Changes of other tables do not
+// count, unless they make conntrack necessary for a family for which it was not
+// when the snapshot was taken, or the other way round; all others end in
+// ErrChanged. The kernel does each transaction as
 // a whole or not at all (else a *RefusedError). An empty delta sends nothing.
+//
+// What changed is known of snapshots that this Kernel has taken. For others every
+// change counts.
+//
 // Once a transaction is sent the context counts no more: the kernel is done with
 // it before Commit could stop waiting.
 //
 // If Commit fails, the kernel is as it was, with two exceptions: a
 // *CleanUpError, and errors that wrap a *LeftoversError or hold one.
-func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
+func (k *Kernel) Commit(ctx context.Context, d *Delta) (err error) {
 	if d.Empty() {
 		return nil
 	}
@@ -122,6 +131,16 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 		return fmt.Errorf("commit a transaction of %d bytes: %w", largest, err)
 	}
 	ctx = context.WithoutCancel(ctx)
+	to := binding{conn: c, delta: d, generation: d.generation, kept: d.generation}
+	k.mu.Lock()
+	to.watch = k.watch
+	k.mu.Unlock()
+	if to.watch != nil {
+		if err := to.watch.ignore(c); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		defer func() { err = errors.Join(err, to.watch.heed()) }()
+	}
 	for i, b := range d.batches {
 		if i > 0 {
 			awaitPackets()
@@ -129,7 +148,7 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 				k.between(b.part)
 			}
 		}
-		err := c.send(ctx, b)
+		err := to.send(ctx, b)
 		switch {
 		case err == nil:
 		case i == 0:
@@ -140,6 +159,7 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) error {
 			return withLeftovers(err, c.takeBack(ctx, d.batches[0]))
 		}
 	}
+	d.committed = to.generation
 	return nil
 }
 

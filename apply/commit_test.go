@@ -15,14 +15,14 @@ import (
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
 
-func TestConcurrentWriterMakesTheCommitFail(t *testing.T) {
+func TestChangeOfTheOwnTableMakesTheCommitFail(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.apply(webTable())
 	want := webTable()
 	want.Sets[0].Elements = want.Sets[0].Elements[:1]
 	d := l.diff(want)
-	l.nft(`add table ip other`)
+	l.nft(`add chain inet sgc other; delete chain inet sgc other`)
 	before := l.list()
 	if err := l.kernel.Commit(context.Background(), d); !errors.Is(err, ErrChanged) {
 		t.Fatalf("commit after somebody else's change: %v, want ErrChanged", err)

@@ -18,8 +18,24 @@ import (
 // Source: Linux net/netlink/af_netlink.c, netlink_dump and netlink_recvmsg.
 const receiveSize = 64 << 10
 
-// errInterrupted says that the objects changed while they were dumped.
+// errInterrupted says that what was read does not fit together, since somebody
+// changed it meanwhile.
 var errInterrupted = errors.New("changed while it was read")
+
+// errTorn says that somebody changed nf_tables during a dump. If a dump of
+// what one table holds is torn by changes of other tables, it is still whole: the
+// kernel goes on after as many of the table's objects as it has sent. In a list of
+// the objects of all tables one of any table may be missing, or there twice.
+var errTorn = errors.New("changed during a dump")
+
+// unlessTorn is err for those who find out otherwise whether a dump that somebody
+// tore is whole.
+func unlessTorn(err error) error {
+	if errors.Is(err, errTorn) {
+		return nil
+	}
+	return err
+}
 
 // A conn is one netlink socket of the netfilter subsystem.
 type conn struct {
@@ -89,16 +105,16 @@ func (c *conn) receive(ctx context.Context, f func(nlmsg.Reply) error) error {
 
 // dump asks for all objects of a kind and calls each with the family and the
 // attributes of every one; they are valid only during the call. It returns
-// errInterrupted if the dump is torn.
+// errTorn, after all of the calls, if the dump is torn.
 func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*nlmsg.Message), each func(family uint8, attributes []byte) error) error {
 	if err := c.request(ctx, typ, unix.NLM_F_DUMP, family, fill); err != nil {
 		return err
 	}
-	var failed error
+	var failed, torn error
 	for done := false; !done; {
 		err := c.receive(ctx, func(r nlmsg.Reply) error {
-			if r.Flags&unix.NLM_F_DUMP_INTR != 0 && failed == nil {
-				failed = errInterrupted
+			if r.Flags&unix.NLM_F_DUMP_INTR != 0 {
+				torn = errTorn
 			}
 			switch r.Type {
 			case unix.NLMSG_DONE:
@@ -111,8 +127,7 @@ func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*nlmsg
 			if len(r.Payload) < nlmsg.NetfilterSize {
 				return nlmsg.ErrMalformed
 			}
-			// A torn dump is read to its end, so that the socket stays usable,
-			// but nobody looks at it.
+			// A dump is read to its end, so that the socket stays usable.
 			if failed != nil {
 				return nil
 			}
@@ -125,7 +140,10 @@ func (c *conn) dump(ctx context.Context, typ int, family uint8, fill func(*nlmsg
 			return err
 		}
 	}
-	return failed
+	if failed != nil {
+		return failed
+	}
+	return torn
 }
 
 // get asks for one object and returns its attributes, which are valid until

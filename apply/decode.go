@@ -19,6 +19,8 @@ func decodeTable(b []byte) (*Table, error) {
 			t.Name = a.CString()
 		case unix.NFTA_TABLE_FLAGS:
 			t.Flags = a.Uint32()
+		case unix.NFTA_TABLE_USE:
+			t.use = a.Uint32()
 		case tableUserData:
 			t.Comment = decodeUserData(a.Data)[0]
 		case tableOwner:

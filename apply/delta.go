@@ -93,6 +93,12 @@ type Change struct {
 // documentation for when there are more.
 type Delta struct {
 	generation uint32
+	// committed is the generation that Commit left, 0 unless it did all.
+	committed uint32
+	// needs are what the snapshot found of the tables of others, free is set if
+	// they do not matter.
+	needs needs
+	free  bool
 	// batches are the transactions in their order; none if there is nothing to
 	// do.
 	batches []*batch

@@ -30,7 +30,7 @@ func Diff(have *Snapshot, want *ruleset.Table, timed ...TimedChange) (*Delta, er
 // diff is Diff; with apart, parts are transactions of their own wherever they
 // can be.
 func diff(have *Snapshot, want *ruleset.Table, apart bool, timed []TimedChange) (*Delta, error) {
-	d := &Delta{generation: have.Generation}
+	d := &Delta{generation: have.Generation, needs: have.needs, free: want == nil}
 	p := planner{delta: d, have: have.Table, want: want, split: apart}
 	if p.have != nil && p.have.Flags&tableOwned != 0 && p.have.Owner != 0 {
 		return nil, fmt.Errorf("table inet %s belongs to another process (netlink port %d), which alone may change it", tableName, p.have.Owner)

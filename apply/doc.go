@@ -4,7 +4,7 @@
 //	k, err := apply.Open("")                       // the namespace of the process
 //	have, err := k.Snapshot(ctx, nil)              // table inet sgc at one generation
 //	delta, err := apply.Diff(have, want)           // what differs, and the messages that mend it
-//	err = k.Commit(ctx, delta)                     // all of it or nothing, or ErrChanged
+//	err = k.Commit(ctx, delta)                     // all of it or nothing, or ErrChanged; see "Others"
 //
 // A snapshot keeps rules as the raw attributes of the kernel's dump, and Diff
 // compares them in canonical form (canon.go) with the encoded wanted ones: what
@@ -99,6 +99,33 @@
 // it objects that nothing uses: a later Diff uses or removes them.
 //
 // A rule that comes is inserted before the next rule that stays.
+//
+// # Others
+//
+// Container runtimes, kube-proxy or fail2ban change nf_tables several times a
+// second, and any change makes a generation: a transaction that names the one of
+// its snapshot would hardly ever be taken, and a long dump never be of one
+// generation. So from its first snapshot on a Kernel listens to what the kernel
+// tells of every transaction (watch.go): objects with the names of their tables,
+// and then the number of the generation. A transaction that was refused is bound
+// anew, and sent again at once, if table inet sgc did not change, and if the tables
+// of others still need conntrack for the families for which they did (bind.go):
+// nothing else in them decides what a policy compiles to. It is bound to
+// generations alone of which the last message was received, so that nothing is
+// overlooked, however the two race; if the kernel had to drop messages, a new
+// snapshot is needed. A rule that comes is judged by what the kernel tells of it.
+// When something goes from the only table that needed conntrack, that table is
+// looked through again, ten times a second at most: in the meantime the wanted
+// table is one that is right with conntrack and without.
+//
+// A snapshot is true for the generation that it names, since no message between
+// its begin and that generation was about table inet sgc: what a transaction changes
+// is seen before it is told of, so the snapshot waits for those that are under way. Dumps that others tear
+// are whole as far as one table goes; in the lists of all tables' chains and
+// objects those of the own one are counted.
+//
+// Listening has a price: the kernel allocates 4 kB for every element that a
+// transaction adds. So nobody listens while the kernel works on a large one.
 //
 // The package also holds what is remembered between two commands, the state
 // directory with its lock (Dir). It knows nothing of policies: a record holds

@@ -29,6 +29,7 @@ type Foreign struct {
 type foreignReasons struct {
 	Foreign
 	around Surroundings
+	needs  needs
 	seen   map[string]bool
 }
 
@@ -41,12 +42,51 @@ func (f *foreignReasons) add(t *foreignTable, what, chain string) {
 		f.seen = map[string]bool{}
 	}
 	f.seen[reason] = true
+	f.needs.add(tableKey{t.family, t.name})
 	reason += fmt.Sprintf(" (chain %s)", chain)
 	if t.family != unix.NFPROTO_IPV6 {
 		f.IPv4 = append(f.IPv4, reason)
 	}
 	if t.family != unix.NFPROTO_IPV4 {
 		f.IPv6 = append(f.IPv6, reason)
+	}
+}
+
+// Attempts to look through the tables of others while they change.
+const foreignAttempts = 5
+
+// around looks through the tables of others, which were listed at a generation
+// or after it. It returns the last generation at which what was found is true. Of
+// tables that change all the time, it adds what came in the meantime.
+func (r *reader) around(start uint32, others []*foreignTable) (uint32, error) {
+	for attempt := 1; ; attempt++ {
+		r.foreign = foreignReasons{}
+		for _, t := range others {
+			// What is gone by now is told of as changed.
+			if err := r.foreignTable(t); err != nil && !errors.Is(err, unix.ENOENT) {
+				return 0, fmt.Errorf("%s: %w", t, err)
+			}
+		}
+		c, err := r.watch.until(r.ctx, r.conn, start)
+		switch {
+		case err != nil:
+			return 0, err
+		case !c.known || c.own:
+			return 0, errInterrupted
+		case len(c.others) == 0:
+			return c.now, nil
+		case attempt == foreignAttempts:
+			for _, t := range c.others {
+				if happened(t.gained, start) && foreignFamilies[t.family] != "" {
+					r.foreign.add(&foreignTable{family: t.family, name: t.name}, t.need, t.chain)
+				}
+			}
+			return c.now, nil
+		}
+		start = c.now
+		if _, others, err = r.tables(); err != nil {
+			return 0, err
+		}
 	}
 }
 
@@ -61,7 +101,7 @@ func (r *reader) foreignTable(t *foreignTable) error {
 	err := r.conn.dump(r.ctx, unix.NFT_MSG_GETFLOWTABLE, t.family,
 		func(m *nlmsg.Message) { m.CString(flowtableTable, t.name) },
 		func(_ uint8, b []byte) error { return t.addFlowtable(b) })
-	if err != nil {
+	if unlessTorn(err) != nil {
 		return fmt.Errorf("flowtables: %w", err)
 	}
 	r.foreign.around.tables = append(r.foreign.around.tables, t)
@@ -69,7 +109,12 @@ func (r *reader) foreignTable(t *foreignTable) error {
 }
 
 func (r *reader) foreignRules(t *foreignTable) error {
-	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, t.family,
+	for _, c := range t.chains {
+		if t.isIP() && t.doesNAT(c.name) {
+			r.foreign.needs.natChain(tableKey{t.family, t.name})
+		}
+	}
+	return unlessTorn(r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, t.family,
 		func(m *nlmsg.Message) { m.CString(unix.NFTA_RULE_TABLE, t.name) },
 		func(family uint8, b []byte) error {
 			if family != t.family {
@@ -92,7 +137,7 @@ func (r *reader) foreignRules(t *foreignTable) error {
 				r.foreign.add(t, needs, chain)
 			}
 			return nil
-		})
+		}))
 }
 
 // foreignSets reads those sets and maps that the rules ask for interfaces and
@@ -111,7 +156,7 @@ func (r *reader) foreignSets(t *foreignTable) error {
 			}
 			return err
 		})
-	if err != nil {
+	if unlessTorn(err) != nil {
 		return err
 	}
 	for _, name := range wanted {
@@ -121,7 +166,7 @@ func (r *reader) foreignSets(t *foreignTable) error {
 				m.CString(unix.NFTA_SET_ELEM_LIST_SET, name)
 			},
 			func(_ uint8, b []byte) error { return t.sets[name].addElements(b) })
-		if err != nil {
+		if unlessTorn(err) != nil {
 			return fmt.Errorf("elements of set %s: %w", name, err)
 		}
 	}
@@ -261,6 +306,7 @@ func (k *Kernel) addLegacy(f *foreignReasons) (Foreign, error) {
 			if err != nil {
 				return fmt.Errorf("list the tables of legacy %s: %w", family.command, err)
 			}
+			found := len(*family.reasons)
 			for _, name := range names {
 				switch name {
 				case "nat":
@@ -274,6 +320,9 @@ func (k *Kernel) addLegacy(f *foreignReasons) (Foreign, error) {
 					}
 					*family.reasons = append(*family.reasons, fmt.Sprintf("legacy %s table %s is loaded and may judge by conntrack state", family.command, name))
 				}
+			}
+			if len(*family.reasons) > found {
+				f.needs.legacy(family.reasons == &f.IPv4)
 			}
 		}
 		return nil

@@ -223,8 +223,9 @@ func (t *foreignTable) addRule(b []byte) error {
 	}
 	c := t.chains[chain]
 	if c == nil {
-		// The chain came after the chains were listed.
-		return errInterrupted
+		// The chain came after the chains were listed: the table is told of as
+		// changed.
+		return nil
 	}
 	var reader foreignRuleReader
 	list := nlmsg.Walk(expressions)

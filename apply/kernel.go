@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,9 @@ type Kernel struct {
 	// netns is nil for the namespace of the process.
 	netns *os.File
 	name  string
+	// watch is nil until somebody takes a snapshot.
+	watch *watch
+	mu    sync.Mutex
 	// between, if not nil, is called before every transaction of a delta but
 	// the first; tests put themselves there.
 	between func(next part)
@@ -42,12 +46,16 @@ func Open(name string) (*Kernel, error) {
 	return k, nil
 }
 
-// Close releases the namespace.
+// Close releases the namespace. Nobody may use the kernel any more.
 func (k *Kernel) Close() error {
-	if k.netns == nil {
-		return nil
+	var err error
+	if k.watch != nil {
+		err = k.watch.close()
 	}
-	return k.netns.Close()
+	if k.netns != nil {
+		err = errors.Join(err, k.netns.Close())
+	}
+	return err
 }
 
 // Generation returns the number of the last transaction that changed nf_tables

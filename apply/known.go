@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,9 +60,22 @@ func (c *conn) identity(generation uint32) (string, error) {
 	return fmt.Sprintf("%s/%d/%d", strings.TrimSpace(string(boot)), cookie, generation), nil
 }
 
-// After returns the generation that Commit leaves if it does all: that of the
-// last transaction, or the delta's own if there is nothing to do.
-func (d *Delta) After() uint32 { return d.generationAfter(len(d.batches)) }
+// generationOf returns the generation that an identity is about.
+func generationOf(identity string) (uint32, bool) {
+	text := identity[strings.LastIndexByte(identity, '/')+1:]
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil
+}
+
+// After returns the generation that Commit left, after it has done all. Before
+// that it is the one that it will leave if nobody else changes anything: that of
+// the last transaction, or the delta's own if there is nothing to do.
+func (d *Delta) After() uint32 {
+	if d.committed != 0 {
+		return d.committed
+	}
+	return d.generationAfter(len(d.batches))
+}
 
 // generationAfter returns the generation after so many transactions.
 func (d *Delta) generationAfter(transactions int) uint32 {

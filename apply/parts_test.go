@@ -319,7 +319,12 @@ func TestFailureAtEveryStepOfEveryTransaction(t *testing.T) {
 // own, between two transactions.
 func TestSomebodyElseBetweenTheTransactions(t *testing.T) {
 	t.Parallel()
-	const other = "add table ip other"
+	const other, own = "add table ip other", "add counter inet sgc mine; delete counter inet sgc mine"
+	wantDone := func(t *testing.T, _ *lab, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
 	tests := []struct {
 		name   string
 		before part
@@ -331,9 +336,12 @@ func TestSomebodyElseBetweenTheTransactions(t *testing.T) {
 		enforced *ruleset.Table
 		left     bool
 	}{
-		{name: "another table, before the switch", before: switching, nft: other, enforced: started(), check: wantChanged},
-		{name: "another table, before the switch of a first apply", first: true, before: switching, nft: other, check: wantChanged},
-		{name: "another table, before the clean-up", before: cleaning, nft: other, enforced: flipped(9), left: true, check: func(t *testing.T, l *lab, err error) {
+		{name: "another table, before the switch", before: switching, nft: other, enforced: flipped(9), check: wantDone},
+		{name: "another table, before the switch of a first apply", first: true, before: switching, nft: other, enforced: flipped(1500), check: wantDone},
+		{name: "another table, before the clean-up", before: cleaning, nft: other, enforced: flipped(9), check: wantDone},
+		{name: "the own table, before the switch", before: switching, nft: own, enforced: started(), check: wantChanged},
+		{name: "the own table, before the switch of a first apply", first: true, before: switching, nft: own, check: wantChanged},
+		{name: "the own table, before the clean-up", before: cleaning, nft: own, enforced: flipped(9), left: true, check: func(t *testing.T, l *lab, err error) {
 			var unclean *CleanUpError
 			if !errors.As(err, &unclean) || !errors.Is(err, ErrChanged) || !contains(err.Error(), "the new policy is enforced") {
 				t.Errorf("got %v, want a CleanUpError", err)
@@ -548,7 +556,7 @@ func TestTakingBackLeavesWhatWasThere(t *testing.T) {
 		was, names := visible(before), namesOf(before)
 		l.kernel.between = func(next part) {
 			if next == switching {
-				l.nft("add table ip other; delete table ip other")
+				l.nft("add counter inet sgc mine; delete counter inet sgc mine")
 			}
 		}
 		err = l.kernel.Commit(ctx, d)

@@ -72,7 +72,7 @@ func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int)
 // elements calls f for every element of a set, and report with the number of
 // those that a message held.
 func (c *conn) elements(ctx context.Context, table, set string, report func(n int), f func(element []byte) error) error {
-	return c.dump(ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
+	return unlessTorn(c.dump(ctx, unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET,
 		func(m *nlmsg.Message) {
 			m.CString(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 			m.CString(unix.NFTA_SET_ELEM_LIST_SET, set)
@@ -81,5 +81,5 @@ func (c *conn) elements(ctx context.Context, table, set string, report func(n in
 			n, err := eachElement(b, f)
 			report(n)
 			return err
-		})
+		}))
 }

@@ -23,18 +23,22 @@ type Snapshot struct {
 	Foreign Foreign
 	// Around says what other tables do to the packets that sgc lets through.
 	Around Surroundings
+	// needs are what Foreign is about.
+	needs needs
 }
 
-// Attempts to read a consistent state. Somebody who changes nf_tables several
-// times a second for longer than all of them is a fault of its own.
+// Attempts to read a consistent state. Somebody who changes sgc's own table
+// several times a second for longer than all of them is a fault of its own.
 const (
 	snapshotAttempts = 20
 	snapshotPause    = 50 * time.Millisecond
 )
 
 // Snapshot reads table inet sgc, all of it as it was at one generation, and
-// looks through the other tables. Somebody else's transaction in
-// between makes it begin again.
+// looks through the other tables. Somebody else's change of table inet sgc in
+// between makes it begin again. A change of other tables makes it look through
+// these again; what changes faster than it can be read is taken to need conntrack
+// if anything of it does.
 //
 // Progress, if not nil, is called now and then with the number of rules and
 // set elements that were read and the number that the kernel announced; the
@@ -45,8 +49,8 @@ func (k *Kernel) Snapshot(ctx context.Context, progress func(done, total int)) (
 }
 
 // SnapshotKnowing is Snapshot for somebody who remembers what was committed
-// last. If nothing changed since then, by the identity, the elements of sets
-// are taken from memory and not from the kernel; everything else is read all
+// last. If nothing changed since then, by the identity, or nothing but tables of
+// others while the kernel was watched, the elements of sets are taken from memory and not from the kernel; everything else is read all
 // the same. The kernel needs about a second for 100,000 ranges, and a hundred
 // times as long for ten times as many.
 func (k *Kernel) SnapshotKnowing(ctx context.Context, progress func(done, total int), known Known) (*Snapshot, error) {
@@ -55,16 +59,23 @@ func (k *Kernel) SnapshotKnowing(ctx context.Context, progress func(done, total 
 		return nil, err
 	}
 	defer c.close() // nothing was written: there is nothing to lose
+	w, err := k.watching(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
-		r := reader{conn: c, ctx: ctx, progress: progress, known: known}
+		r := reader{conn: c, ctx: ctx, watch: w, progress: progress, known: known}
 		s, err := r.snapshot()
 		if err == nil {
 			s.Foreign, err = k.addLegacy(&r.foreign)
-			s.Around = r.foreign.around
+			s.Around, s.needs = r.foreign.around, r.foreign.needs
 			return s, err
 		}
-		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOENT) || attempt == snapshotAttempts {
+		switch {
+		case !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOENT):
 			return nil, fmt.Errorf("read nf_tables: %w", explain(err))
+		case attempt == snapshotAttempts:
+			return nil, fmt.Errorf("another program keeps changing nf_tables: gave up reading table inet %s after %d attempts, in each of which it changed", tableName, attempt)
 		}
 		select {
 		case <-ctx.Done():
@@ -78,28 +89,26 @@ func (k *Kernel) SnapshotKnowing(ctx context.Context, progress func(done, total 
 type reader struct {
 	conn     *conn
 	ctx      context.Context
+	watch    *watch
 	progress func(done, total int)
 	done     int
 	total    int
 	reported int
 	foreign  foreignReasons
+	// torn is set if something may be missing in the lists of all tables' chains
+	// and objects.
+	torn bool
 	// known holds no table if it is not what the kernel holds now.
 	known Known
 }
 
 func (r *reader) snapshot() (*Snapshot, error) {
-	generation, err := r.conn.generation(r.ctx)
+	start, err := r.watch.sync(r.ctx, r.conn)
 	if err != nil {
 		return nil, err
 	}
-	if r.known.Identity != "" {
-		id, err := r.conn.identity(generation)
-		if err != nil {
-			return nil, err
-		}
-		if id != r.known.Identity {
-			r.known = Known{}
-		}
+	if err := r.recall(); err != nil {
+		return nil, err
 	}
 	own, others, err := r.tables()
 	if err != nil {
@@ -110,20 +119,42 @@ func (r *reader) snapshot() (*Snapshot, error) {
 			return nil, fmt.Errorf("table inet %s: %w", own.Name, err)
 		}
 	}
-	for _, t := range others {
-		if err := r.foreignTable(t); err != nil {
-			return nil, fmt.Errorf("%s: %w", t, err)
-		}
+	if err := r.unchanged(start); err != nil {
+		return nil, err
 	}
-	now, err := r.conn.generation(r.ctx)
+	generation, err := r.around(start, others)
 	if err != nil {
 		return nil, err
 	}
-	if now != generation {
-		return nil, errInterrupted
-	}
 	r.finish()
 	return &Snapshot{Generation: generation, Table: own}, nil
+}
+
+// unchanged returns errInterrupted if table inet sgc changed since a generation.
+func (r *reader) unchanged(since uint32) error {
+	c, err := r.watch.until(r.ctx, r.conn, since)
+	if err == nil && (!c.known || c.own) {
+		err = errInterrupted
+	}
+	return err
+}
+
+// recall forgets what is known unless the kernel still holds it.
+func (r *reader) recall() error {
+	known := r.known
+	r.known = Known{}
+	generation, ok := generationOf(known.Identity)
+	if !ok {
+		return nil
+	}
+	if c := r.watch.since(generation); !c.known || c.own {
+		return nil
+	}
+	id, err := r.conn.identity(generation)
+	if err == nil && id == known.Identity {
+		r.known = known
+	}
+	return err
 }
 
 // read reads everything in table t.
@@ -148,6 +179,9 @@ func (r *reader) read(t *Table) error {
 	if err := r.others(t); err != nil {
 		return fmt.Errorf("objects: %w", err)
 	}
+	if r.torn && uint32(len(t.Chains)+len(t.Sets)+len(t.Others))+t.anonymous != t.use {
+		return errInterrupted
+	}
 	return nil
 }
 
@@ -168,7 +202,8 @@ func (r *reader) finish() {
 }
 
 // tables lists all tables and chains: sgc's own, and those that are somebody
-// else's.
+// else's. Where others change tables at the same time, some of the latter may be
+// missing, and chains of the former.
 func (r *reader) tables() (own *Table, others []*foreignTable, err error) {
 	err = r.conn.dump(r.ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil, func(family uint8, b []byte) error {
 		t, err := decodeTable(b)
@@ -183,7 +218,10 @@ func (r *reader) tables() (own *Table, others []*foreignTable, err error) {
 		}
 		return nil
 	})
-	if err != nil {
+	if errors.Is(err, errTorn) && own == nil {
+		own, err = r.conn.ownTable(r.ctx)
+	}
+	if unlessTorn(err) != nil {
 		return nil, nil, fmt.Errorf("tables: %w", err)
 	}
 	err = r.conn.dump(r.ctx, unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func(family uint8, b []byte) error {
@@ -202,13 +240,26 @@ func (r *reader) tables() (own *Table, others []*foreignTable, err error) {
 		}
 		return nil
 	})
-	if err != nil {
+	if r.unlessTorn(err) != nil {
 		return nil, nil, fmt.Errorf("chains: %w", err)
 	}
 	if own != nil {
 		slices.SortFunc(own.Chains, func(a, b *Chain) int { return cmp.Compare(a.Name, b.Name) })
+		own.Chains = slices.CompactFunc(own.Chains, func(a, b *Chain) bool { return a.Name == b.Name })
 	}
 	return own, others, nil
+}
+
+// ownTable reads table inet sgc without what it holds; nil if there is none.
+func (c *conn) ownTable(ctx context.Context) (*Table, error) {
+	b, err := c.get(ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, func(m *nlmsg.Message) { m.CString(unix.NFTA_TABLE_NAME, tableName) })
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeTable(b)
 }
 
 func (r *reader) sets(t *Table) error {
@@ -216,13 +267,17 @@ func (r *reader) sets(t *Table) error {
 		func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, t.Name) },
 		func(_ uint8, b []byte) error {
 			s, err := decodeSet(b)
-			if err == nil && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+			switch {
+			case err != nil:
+			case s.flags&unix.NFT_SET_ANONYMOUS == 0:
 				t.Sets = append(t.Sets, s)
+			default:
+				t.anonymous++
 			}
 			return err
 		})
 	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
-	return err
+	return unlessTorn(err)
 }
 
 func (r *reader) rules(t *Table) error {
@@ -230,7 +285,7 @@ func (r *reader) rules(t *Table) error {
 	for _, c := range t.Chains {
 		chains[c.Name] = c
 	}
-	return r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, unix.NFPROTO_INET,
+	return unlessTorn(r.conn.dump(r.ctx, unix.NFT_MSG_GETRULE, unix.NFPROTO_INET,
 		func(m *nlmsg.Message) { m.CString(unix.NFTA_RULE_TABLE, t.Name) },
 		func(_ uint8, b []byte) error {
 			name, rule, err := decodeRule(b)
@@ -245,16 +300,29 @@ func (r *reader) rules(t *Table) error {
 			c.Rules = append(c.Rules, rule)
 			r.report(1)
 			return nil
-		})
+		}))
 }
 
 // others lists stateful objects and flowtables.
 func (r *reader) others(t *Table) error {
-	return r.conn.objects(r.ctx, t.Name, func(o Other) { t.Others = append(t.Others, o) })
+	seen := map[Other]bool{}
+	return r.unlessTorn(r.conn.objects(r.ctx, t.Name, func(o Other) {
+		if !seen[o] {
+			seen[o] = true
+			t.Others = append(t.Others, o)
+		}
+	}))
+}
+
+// unlessTorn is unlessTorn, and notes that the list was torn.
+func (r *reader) unlessTorn(err error) error {
+	r.torn = r.torn || errors.Is(err, errTorn)
+	return unlessTorn(err)
 }
 
 // objects calls each with every object and flowtable of a table.
 func (c *conn) objects(ctx context.Context, table string, each func(Other)) error {
+	var torn error
 	for _, kind := range []struct {
 		get         int
 		table       uint16
@@ -272,9 +340,12 @@ func (c *conn) objects(ctx context.Context, table string, each func(Other)) erro
 				}
 				return err
 			})
+		if errors.Is(err, errTorn) {
+			torn, err = err, nil
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return torn
 }

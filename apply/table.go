@@ -61,6 +61,9 @@ type Table struct {
 	// Others are ct timeouts, and objects that sgc never makes: counters, quotas,
 	// flowtables, …
 	Others []Other
+	// use is how many chains, sets, objects and flowtables the kernel counts,
+	// anonymous how many of them are sets without a name.
+	use, anonymous uint32
 }
 
 // Chain is a chain in the kernel.

@@ -11,8 +11,8 @@ import (
 )
 
 // Attempts to take out what was prepared, while somebody else takes parts of it
-// out at the same time.
-const takeBackAttempts = 3
+// out, or changes the lists of what there is, at the same time.
+const takeBackAttempts = 10
 
 // takeBack takes out again what a transaction prepared, in one transaction of
 // its own, whatever the generation is. What is gone already is no error. Nothing
@@ -48,38 +48,52 @@ type names struct {
 // names reads what there is in the table, without what it holds.
 func (c *conn) names(ctx context.Context) (names, error) {
 	n := names{chains: map[string]bool{}, sets: map[string]bool{}, timeouts: map[string]bool{}}
-	own := func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, tableName) }
-	err := c.dump(ctx, unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, nil, func(_ uint8, b []byte) error {
-		t, err := decodeTable(b)
-		n.table = n.table || err == nil && t.Name == tableName
-		return err
-	})
-	if err == nil && n.table {
-		err = c.dump(ctx, unix.NFT_MSG_GETCHAIN, unix.NFPROTO_INET, nil, func(_ uint8, b []byte) error {
-			table, chain, err := decodeChain(b)
-			if table == tableName {
-				n.chains[chain.Name] = true
-			}
-			return err
-		})
+	table, err := c.ownTable(ctx)
+	if err != nil || table == nil {
+		return n, explain(err)
 	}
-	if err == nil && n.table {
-		err = c.dump(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, own, func(_ uint8, b []byte) error {
+	n.table = true
+	// What is found is counted where others tear the lists of all tables.
+	found, torn := 0, false
+	list := func(err error) error {
+		torn = torn || errors.Is(err, errTorn)
+		return unlessTorn(err)
+	}
+	err = list(c.dump(ctx, unix.NFT_MSG_GETCHAIN, unix.NFPROTO_INET, nil, func(_ uint8, b []byte) error {
+		table, chain, err := decodeChain(b)
+		if err == nil && table == tableName && !n.chains[chain.Name] {
+			n.chains[chain.Name] = true
+			found++
+		}
+		return err
+	}))
+	if err == nil {
+		own := func(m *nlmsg.Message) { m.CString(unix.NFTA_SET_TABLE, tableName) }
+		err = unlessTorn(c.dump(ctx, unix.NFT_MSG_GETSET, unix.NFPROTO_INET, own, func(_ uint8, b []byte) error {
 			s, err := decodeSet(b)
-			if s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+			if err == nil && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
 				n.sets[s.Name] = true
 			}
+			found++
 			return err
-		})
+		}))
 	}
-	if err == nil && n.table {
-		err = c.objects(ctx, tableName, func(o Other) {
+	if err == nil {
+		seen := map[Other]bool{}
+		err = list(c.objects(ctx, tableName, func(o Other) {
+			if !seen[o] {
+				seen[o] = true
+				found++
+			}
 			if o.kind == timeoutType {
 				n.timeouts[o.Name] = true
 			} else {
 				n.other = true
 			}
-		})
+		}))
+	}
+	if err == nil && torn && uint32(found) != table.use {
+		err = errInterrupted
 	}
 	if errors.Is(err, unix.ENOENT) {
 		return names{}, nil // the table went in the meantime

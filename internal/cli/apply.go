@@ -101,7 +101,7 @@ func (s *session) applySaved(ctx context.Context, o applyOptions) error {
 
 // attempts is how often a command looks at the kernel again when somebody else
 // changes it at the same time.
-const attempts = 5
+const attempts = 10
 
 func (s *session) apply(ctx context.Context, o applyOptions, in policies.Inputs) error {
 	loaded, err := s.load(ctx, o.Path, in, o.Verbose)

@@ -179,8 +179,8 @@ func TestKillAtAnyMomentOfThreeTransactions(t *testing.T) {
 }
 
 // meddle waits until so many transactions were committed, and commits one of its
-// own before the next.
-func meddle(t *testing.T, s *stage, k *apply.Kernel, after uint32) (wait func() bool) {
+// own before the next, in the table of sgc or in another one.
+func meddle(t *testing.T, s *stage, k *apply.Kernel, after uint32, own bool) (wait func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	conn, err := nftables.New(nftables.WithNetNSFd(s.ns.FD()))
@@ -203,7 +203,13 @@ func meddle(t *testing.T, s *stage, k *apply.Kernel, after uint32) (wait func() 
 				continue
 			}
 			if err == nil {
-				conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: fmt.Sprintf("other%d", start)})
+				table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: fmt.Sprintf("other%d", start)}
+				if own {
+					table = &nftables.Table{Family: nftables.TableFamilyINet, Name: "sgc"}
+					conn.AddObj(&nftables.CounterObj{Table: table, Name: fmt.Sprintf("mine%d", start)})
+				} else {
+					conn.AddTable(table)
+				}
 				err = conn.Flush()
 			}
 			mine, genErr := k.Generation(context.Background())
@@ -222,13 +228,25 @@ func meddle(t *testing.T, s *stage, k *apply.Kernel, after uint32) (wait func() 
 	}
 }
 
+func nothingHappened(t *testing.T, s *stage, r result) {
+	if strings.Contains(r.err, "looking again") || strings.Contains(r.err, "Warning") {
+		t.Errorf("apply says %q", r.err)
+	}
+	if r := s.mustRun("plan", filepath.Join(s.dir, "two")); !strings.Contains(r.out, "No changes.") {
+		t.Errorf("plan prints\n%s", r.out)
+	}
+}
+
 func TestSomebodyElseBetweenTheTransactions(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		after uint32
+		own   bool
 		check func(t *testing.T, s *stage, r result)
 	}{
-		{"before the switch", 1, func(t *testing.T, s *stage, r result) {
+		{"in another table, before the switch", 1, false, nothingHappened},
+		{"in another table, before the clean-up", 2, false, nothingHappened},
+		{"before the switch", 1, true, func(t *testing.T, s *stage, r result) {
 			if !strings.Contains(r.err, "Another program changed the kernel's nftables at the same moment; looking again.") {
 				t.Errorf("apply says %q", r.err)
 			}
@@ -236,15 +254,15 @@ func TestSomebodyElseBetweenTheTransactions(t *testing.T) {
 				t.Errorf("status prints\n%s", r.out)
 			}
 		}},
-		{"before the clean-up", 2, func(t *testing.T, s *stage, r result) {
+		{"before the clean-up", 2, true, func(t *testing.T, s *stage, r result) {
 			if !strings.Contains(r.err, "Warning: the new policy is enforced, but chains and sets of the old one") {
 				t.Errorf("apply says %q", r.err)
 			}
-			if r := s.mustRun("status"); !strings.Contains(r.out, "left over from an interrupted apply") || !strings.Contains(r.out, "/two") {
+			if r := s.mustRun("status"); !strings.Contains(r.out, "drift") || !strings.Contains(r.out, "/two") {
 				t.Errorf("status prints\n%s", r.out)
 			}
 			// What is left was never remembered as what the kernel holds.
-			if r := s.mustRun("plan", filepath.Join(s.dir, "two")); !strings.Contains(r.out, "left over") || !strings.Contains(r.out, "Plan: no change of the policy, ") {
+			if r := s.mustRun("plan", filepath.Join(s.dir, "two")); !strings.Contains(r.out, "drift") || !strings.Contains(r.out, "Plan: no change of the policy, ") {
 				t.Errorf("plan prints\n%s", r.out)
 			}
 		}},
@@ -259,7 +277,7 @@ func TestSomebodyElseBetweenTheTransactions(t *testing.T) {
 			for range 100 {
 				s.mustRun("apply", "--auto-approve", filepath.Join(s.dir, "one"))
 				s.mustRun("plan", two)
-				met := meddle(t, s, k, tc.after)
+				met := meddle(t, s, k, tc.after, tc.own)
 				r := s.mustRun("apply", "--auto-approve", two)
 				if !met() {
 					continue
