@@ -21,7 +21,8 @@ const (
 	lost
 	// refused packets were not taken by the sender's own kernel.
 	refused
-	// pending packets were sent just now. There is none in a finished record.
+	// pending packets were sent just now, or just before the flow was ended: nobody
+	// was there any more to see what became of them.
 	pending
 	kinds
 )
@@ -34,7 +35,7 @@ var words = [kinds]string{
 	unanswered: "arrived, but its answer did not",
 	lost:       "lost",
 	refused:    "not taken by the sender's own kernel",
-	pending:    "under way",
+	pending:    "under way when the flow was ended",
 }
 
 // classes are the names of the kinds in a style sheet.
@@ -48,6 +49,9 @@ const (
 	// pendingFor is how long a packet is under way before it counts as lost in a
 	// record that still grows.
 	pendingFor = 500 * time.Millisecond
+	// cutShort is how long before a flow's end a packet is sent that may have been
+	// under way then: shorter than the intervals of most flows.
+	cutShort = 50 * time.Millisecond
 )
 
 // kindOf returns what became of a packet of the lane. Until now, a time of the
@@ -65,7 +69,7 @@ func kindOf(l *scenario.Lane, p *scenario.Packet, now time.Duration) kind {
 	switch {
 	case p.NotTaken():
 		return refused
-	case now != 0 && now-p.Sent < pendingFor:
+	case now != 0 && now-p.Sent < pendingFor, l.Ended != 0 && l.Ended-p.Sent < cutShort:
 		return pending
 	case l.Answered && p.Arrived != 0:
 		return unanswered

@@ -70,6 +70,8 @@ func (s scale) axisTicks() []time.Duration {
 // row is a lane's place.
 type row struct {
 	lane *scenario.Lane
+	// name are the lines of the lane's name.
+	name []string
 	// top and bottom bound it, base is its line, marks the middle of what was
 	// expected of it.
 	top, base, marks, bottom float64
@@ -78,12 +80,29 @@ type row struct {
 	next float64
 }
 
+const (
+	// nameStep is the height of a line of a lane's name.
+	nameStep = 14.0
+	// nameLines is how many of them there are at most.
+	nameLines = 6
+)
+
+// nameOf breaks the name of a lane into lines.
+func nameOf(l *scenario.Lane) []string {
+	lines := wrap(printable(l.Name), textSize*boldness, nameWidth-8)
+	if len(lines) > nameLines {
+		lines = append(lines[:nameLines-1], "…")
+	}
+	return lines
+}
+
 // rows puts the lanes below each other, from top on.
 func rows(t *scenario.Timeline, top float64) []row {
 	var out []row
 	for i := range t.Lanes {
 		l := &t.Lanes[i]
-		r := row{lane: l, top: top, tally: tallyOf(l), base: top + 17}
+		r := row{lane: l, name: nameOf(l), top: top, tally: tallyOf(l)}
+		r.base = top + 17 + float64(max(len(r.name)-1, 0))*nameStep
 		r.marks = r.base + 11
 		if r.tally.sent[scenario.Responder] > 0 {
 			r.marks = r.base + 23

@@ -63,14 +63,63 @@ func TestFitAndWrap(t *testing.T) {
 			}
 			lines := wrap(s, 10, w)
 			for _, line := range lines {
-				if line != "…" && textWidth(line, 10) > w {
+				if len([]rune(line)) > 1 && textWidth(line, 10) > w {
 					t.Errorf("%q in %g has a line %q", s, w, line)
 				}
+			}
+			if got, want := strings.Join(lines, ""), strings.ReplaceAll(s, " ", ""); strings.ReplaceAll(got, " ", "") != want {
+				t.Errorf("%q in %g is %q", s, w, lines)
 			}
 		}
 	}
 	if got := wrap("one two three", 10, textWidth("one two", 10)); fmt.Sprint(got) != "[one two three]" || len(got) != 2 {
 		t.Errorf("%q", got)
+	}
+}
+
+// A lane's name stands there in full, whatever its length, and no lane lies upon
+// another.
+func TestLanesHaveTheirNames(t *testing.T) {
+	names := []string{"ping", "another visitor of the web site, over IPv6 and with a long name", strings.Repeat("x", 40), "end"}
+	line := &scenario.Timeline{Length: time.Second}
+	for _, name := range names {
+		line.Lanes = append(line.Lanes, scenario.Lane{Name: name})
+	}
+	bottom := 10.0
+	for i, r := range rows(line, 10) {
+		if got := strings.ReplaceAll(strings.Join(r.name, ""), " ", ""); got != strings.ReplaceAll(names[i], " ", "") {
+			t.Errorf("%q is drawn as %q", names[i], r.name)
+		}
+		if first := r.base - 2 - float64(len(r.name))*nameStep; r.top != bottom || first < r.top-2 {
+			t.Errorf("%q begins at %g, and its name at %g; the lane before it ended at %g", names[i], r.top, first, bottom)
+		}
+		bottom = r.bottom
+	}
+	if r := rows(&scenario.Timeline{Lanes: []scenario.Lane{{Name: strings.Repeat("word ", 1000)}}}, 0)[0]; len(r.name) != nameLines {
+		t.Errorf("a name of %d lines", len(r.name))
+	}
+}
+
+// What was under way when its flow was ended is neither lost nor left out.
+func TestPacketsUnderWayAtTheEnd(t *testing.T) {
+	l := &scenario.Lane{Ended: 1000 * time.Millisecond}
+	for _, tt := range []struct {
+		sent, arrived time.Duration
+		failed        string
+		want          kind
+	}{
+		{sent: 999, want: pending},
+		{sent: 999, arrived: 1000, want: passed},
+		{sent: 951, want: pending},
+		{sent: 949, want: lost},
+		{sent: 999, failed: "refused", want: refused},
+	} {
+		p := &scenario.Packet{Sent: tt.sent * time.Millisecond, Arrived: tt.arrived * time.Millisecond, Failed: tt.failed}
+		for _, now := range []time.Duration{0, 10 * time.Second} {
+			if got := kindOf(l, p, now); got != tt.want {
+				t.Errorf("sent at %d ms, at %s of the record: %s, want %s", tt.sent, now, classes[got], classes[tt.want])
+			}
+		}
 	}
 }
 

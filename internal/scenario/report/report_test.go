@@ -63,6 +63,7 @@ func fixture() Picture {
 	every(&ssh, scenario.Opener, 1500*ms, 2000*ms, 100*ms, func(p *scenario.Packet) { p.Arrived = 2200 * ms })
 	every(&ssh, scenario.Responder, 250*ms, 1500*ms, 100*ms, hear)
 	every(&ssh, scenario.Responder, 1500*ms, 3500*ms, 100*ms, lose)
+	every(&ssh, scenario.Responder, 3490*ms, 3491*ms, ms, lose) // under way when the flow ended
 	at := hcl.Range{Filename: "a&b.lab.hcl", Start: hcl.Pos{Line: 12, Column: 3}}
 	steps := []*scenario.Step{
 		{Name: "both run"}, {Name: "the rule is <removed>", Description: "Nobody is let in any more, and what is open goes on or is cut, as its class says."}, {Name: "nothing"},

@@ -48,6 +48,7 @@ var styles = []struct {
 	{".late", "stroke-width:1.2", []string{"fill", "stroke"}, amber},
 	{".unanswered", "fill:none;stroke-width:1.4", []string{"stroke"}, amber},
 	{".lost", "fill:none;stroke-width:1.7", []string{"stroke"}, red},
+	{".pending", "stroke-width:1", []string{"fill", "stroke"}, faint},
 	{".refused", "stroke-width:1.2", []string{"fill", "stroke"}, purple},
 	{".good", "", []string{"fill"}, green},
 	{".bad", "", []string{"fill"}, red},

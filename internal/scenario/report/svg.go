@@ -212,7 +212,9 @@ func (d *drawing) changes(labels []label, top, first, bottom float64) {
 func (d *drawing) lane(r *row) (merged bool) {
 	l := r.lane
 	d.f("<g><title>%s</title>\n", escape(l.Name+": "+l.Title+": "+laneNumbers(l)))
-	d.text(margin, r.base-2, textSize, "ink bold", fit(printable(l.Name), textSize*boldness, nameWidth-8))
+	for i, line := range r.name {
+		d.text(margin, r.base-2-float64(len(r.name)-1-i)*nameStep, textSize, "ink bold", line)
+	}
 	d.text(margin, r.base+11.5, smallSize, "faint", laneTitle(l))
 	ended := l.Ended
 	if ended == 0 {

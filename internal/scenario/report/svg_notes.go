@@ -99,6 +99,8 @@ func (d *drawing) sample(k kind, x, y float64) {
 		p.Arrived = 0
 	case unanswered:
 		lane.Answered = true
+	case pending:
+		p.Arrived, lane.Ended = 0, p.Sent
 	case refused:
 		p.Arrived, p.Failed = 0, "refused"
 	}

@@ -96,6 +96,11 @@ func ticksOf(l *scenario.Lane, side scenario.Side, base float64, x scale) *ticks
 		p.do("m", 0, -5.4)
 		p.do("l", -5.4, 5.4)
 	})
+	t.marks(pending, at[pending], middle, func(p *path, x float64) {
+		p.do("M", x-1.7, base+up*4)
+		p.do("a", 1.7, 1.7, 0, 1, 0, 3.4, 0)
+		p.do("a", 1.7, 1.7, 0, 1, 0, -3.4, 0)
+	})
 	t.marks(refused, at[refused], middle, func(p *path, x float64) {
 		p.do("M", x, middle-3.4)
 		p.do("l", 3, 3.4)

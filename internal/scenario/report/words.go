@@ -92,12 +92,30 @@ func fit(s string, size, width float64) string {
 	return s
 }
 
-// wrap breaks a text into lines of a width. A word that is wider is shortened.
+// fitting returns how many bytes of a text fit into a width, at least those of its
+// first character.
+func fitting(s string, size, width float64) int {
+	w := 0.0
+	for i, r := range s {
+		if w += em(r) * size; w > width && i > 0 {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// wrap breaks a text into lines of a width. A word that is wider is broken, too.
 func wrap(s string, size, width float64) []string {
 	var lines []string
 	line := ""
 	for _, word := range strings.Fields(s) {
-		word = fit(word, size, width)
+		for textWidth(word, size) > width {
+			if line != "" {
+				lines = append(lines, line)
+			}
+			n := fitting(word, size, width)
+			lines, line, word = append(lines, word[:n]), "", word[n:]
+		}
 		switch {
 		case line == "":
 			line = word
