@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,7 @@ func (o scenarioOptions) arguments(g globals) []string {
 
 // labScenarios plays scenarios, in a user namespace if that is needed.
 func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
-	loads, err := s.loadScenarios(o.Files)
+	loads, err := s.loadScenarios(o.Files, o.Speed)
 	if err != nil {
 		return s.notBegun(ctx, o, junitOfLoad(o.Files, loads), err)
 	}
@@ -225,8 +226,9 @@ func (s *session) keepResults(o scenarioOptions, results []*scenario.Result, jun
 	return s.showScenarioSummary(results)
 }
 
-// loadScenarios loads all files, and reports what is wrong with any.
-func (s *session) loadScenarios(files []string) ([]*scenario.Loaded, error) {
+// loadScenarios loads all files, and reports what is wrong with any, also at their
+// speed: 0 for each one's own.
+func (s *session) loadScenarios(files []string, speed int) ([]*scenario.Loaded, error) {
 	var out []*scenario.Loaded
 	all := &policies.Loaded{Files: map[string]*hcl.File{}}
 	for _, file := range files {
@@ -237,6 +239,7 @@ func (s *session) loadScenarios(files []string) ([]*scenario.Loaded, error) {
 					l.Report.Add(policies.NotEnforced(p.Loaded.Policy)...)
 				}
 			}
+			l.Report.Add(l.Scenario.CheckSpeed(cmp.Or(speed, l.Scenario.Speed))...)
 		}
 		all.Diagnostics = append(all.Diagnostics, l.Report.Diagnostics...)
 		for name, f := range l.Report.Files {

@@ -62,7 +62,35 @@ func (t *steps) flow(r *reader) *Flow {
 	if icmp {
 		f.Sends = [2]bool{true, false}
 	}
+	if f.Protocol == flow.TCP && f.Count == 1 && f.Sends[Responder] && f.Sends[Opener] {
+		t.errorAt(r.place("count"), "Too few packets", `The first packet of TCP is the attempt to connect, and the other side sends when a message has told it what for: write count = 2, or sends = "from".`)
+	}
+	t.crosses(r, f)
 	return f
+}
+
+// crosses reports a flow that has nothing to do with the managed host: nothing
+// that is expected of it would say anything about a policy.
+func (t *steps) crosses(r *reader, f *Flow) {
+	from, managed := t.s.Host(f.From), t.s.Managed()
+	if !f.Source.IsValid() || !f.Dest.IsValid() || managed == nil {
+		return // reported
+	}
+	switch {
+	case f.From == f.Reaches && f.From == managed.Name:
+		return // which nothing filters, as may be shown
+	case f.From == f.Reaches:
+		t.errorAt(r.place("to"), "Flow within a host", "It goes from %q to %q, and policies are applied to %q.", f.From, f.Reaches, managed.Name)
+		return
+	}
+	packet := flow.Packet{Protocol: f.Protocol, Source: f.Source, Dest: f.Dest, SourcePort: f.SourcePort, DestPort: f.Port}
+	crossings, end, arrived := t.topology.path(from, packet)
+	if end != nil && len(crossings) == 0 {
+		crossings, _, _ = t.topology.path(end, arrived.Reply())
+	}
+	if end != nil && len(crossings) == 0 {
+		t.errorAt(r.header, "Flow past the managed host", "Its packets go from %q to %q without crossing an interface of %q, which is the host that policies are applied to.", f.From, end.Name, managed.Name)
+	}
 }
 
 // hostNamed reads the name of a host.

@@ -114,6 +114,12 @@ func (l *loader) attach(s *Scenario, h *Host, i *Interface, addresses []placed) 
 		case p.Addr().Is4In6() || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsUnspecified() || linkLocal:
 			l.errorAt(a.at, "Invalid address", "%s is no address that a host can have here.", p.Addr())
 			continue
+		case p.Bits() == 0:
+			l.errorAt(a.at, "Invalid address", "The network of %s is the whole of %s: the number behind the slash is its length, such as %s/%d.", p, flow.FamilyOf(p.Addr()), p.Addr(), map[bool]int{true: 24, false: 64}[p.Addr().Is4()])
+			continue
+		case isOfNetwork(p):
+			l.errorAt(a.at, "Invalid address", "%s is the address of the network %s itself, or its broadcast address: no host can have it.", p.Addr(), p.Masked())
+			continue
 		case h.Has(p.Addr()) || slices.ContainsFunc(i.Addresses, func(o netip.Prefix) bool { return o.Addr() == p.Addr() }):
 			l.errorAt(a.at, "Address twice", "The host has %s already.", p.Addr())
 			continue
@@ -123,11 +129,50 @@ func (l *loader) attach(s *Scenario, h *Host, i *Interface, addresses []placed) 
 				l.errorAt(a.at, "Address twice", "%s is the address of host %q.", p.Addr(), other.Name)
 			}
 		}
+		l.sameLength(s, h, i, p, a.at)
 		i.Addresses = append(i.Addresses, p)
 	}
 	h.Interfaces = append(h.Interfaces, i)
 	if s.network(i.Network) == nil {
 		s.Networks = append(s.Networks, &Network{Name: i.Network})
+	}
+}
+
+// isOfNetwork reports whether an address is that of its network, or reaches all
+// of it. The two addresses of a wire are both of hosts, and so is one that stands
+// for itself.
+//
+// Source: RFC 919, 922 and 3021; RFC 4291, section 2.6.1, and RFC 6164.
+func isOfNetwork(p netip.Prefix) bool {
+	if p.Bits() >= p.Addr().BitLen()-1 {
+		return false
+	}
+	if p.Addr() == p.Masked().Addr() {
+		return true
+	}
+	last := p.Addr().Next()
+	return p.Addr().Is4() && (!last.IsValid() || !p.Contains(last))
+}
+
+// sameLength reports an address whose network is another one's on the same link,
+// but for its length: some of them would not find each other. An address that
+// stands for itself is beside any network.
+func (l *loader) sameLength(s *Scenario, h *Host, i *Interface, p netip.Prefix, at hcl.Range) {
+	if p.IsSingleIP() {
+		return
+	}
+	for _, o := range append(slices.Clone(s.Hosts), h) {
+		for _, other := range o.Interfaces {
+			if other.Network != i.Network {
+				continue
+			}
+			for _, q := range other.Addresses {
+				if q.Overlaps(p) && q.Bits() != p.Bits() && !q.IsSingleIP() {
+					l.errorAt(at, "Networks of two lengths", "%s is on the network %q with %s of host %q, and the one says that it is %s, the other %s.", p, i.Network, q, o.Name, p.Masked(), q.Masked())
+					return
+				}
+			}
+		}
 	}
 }
 

@@ -203,3 +203,63 @@ func TestPace(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A count is kept, of TCP too: the attempt to connect is of the number.
+func TestCountOfAConnection(t *testing.T) {
+	r := playText(t, `
+step "one" {
+  start "attempt" {
+    protocol = "tcp"
+    from     = "client"
+    to       = "server"
+    port     = 22
+    count    = 1
+    sends    = "from"
+  }
+  start "three" {
+    protocol = "tcp"
+    from     = "client"
+    to       = "server"
+    port     = 22
+    count    = 3
+    interval = "10ms"
+  }
+  wait {
+    flow   = "three"
+    passed = 3
+  }
+  wait "300ms" {}
+  expect "attempt" {
+    sent   = 1
+    passed = 1
+  }
+  expect "three" {
+    sent   = 3
+    passed = 3
+  }
+}
+`, func() {})
+	for _, v := range r.Steps[0].Verdicts {
+		if !v.Met {
+			t.Errorf("%s: %s", v.Flow, v.Seen)
+		}
+	}
+}
+
+// A timeout that the speed leaves too little of is not compared with anything.
+func TestCheckSpeed(t *testing.T) {
+	l := LoadText("base.lab.hcl", []byte(base))
+	l.Scenario.Steps[0].Expects[0].Timeout = 300 * time.Second
+	for speed, want := range map[int]string{
+		1: "", 60: "",
+		100: "At speed 100 the timeout of 5m is 3s. What is left of it is known in whole seconds, give or take two, so that it could not be told from another one below 5s. Play it at speed 60 at most, or leave the timeout out.",
+	} {
+		got := ""
+		for _, d := range l.Scenario.CheckSpeed(speed) {
+			got += d.Detail
+		}
+		if got != want {
+			t.Errorf("speed %d: %q", speed, got)
+		}
+	}
+}

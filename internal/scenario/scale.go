@@ -1,8 +1,11 @@
 package scenario
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/hashicorp/hcl/v2"
 
 	"sgc/internal/lab"
 	"sgc/policies"
@@ -20,6 +23,31 @@ func scaled(d time.Duration, speed int) time.Duration {
 	}
 	d = (d + time.Duration(speed) - 1) / time.Duration(speed)
 	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// leastTold is the shortest timeout of an entry that can be told from others: what
+// is left of it is counted in whole seconds, and two more may have passed.
+const leastTold = 5 * time.Second
+
+// CheckSpeed reports the expectations of timeouts that would say nothing at a
+// speed.
+func (s *Scenario) CheckSpeed(speed int) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, step := range s.Steps {
+		for _, e := range step.Expects {
+			here := scaled(e.Timeout, speed)
+			if e.Timeout == 0 || speed <= 1 || here >= leastTold {
+				continue
+			}
+			at := e.At
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagError, Summary: "Timeout too short at this speed", Subject: &at,
+				Detail: fmt.Sprintf("At speed %d the timeout of %s is %s. What is left of it is known in whole seconds, give or take two, so that it could not be told from another one below %s. Play it at speed %d at most, or leave the timeout out.",
+					speed, brief(e.Timeout), brief(here), brief(leastTold), max(1, int(e.Timeout/leastTold))),
+			})
+		}
+	}
+	return diags
 }
 
 // timeout is what the kernel has for a timeout of the scenario.

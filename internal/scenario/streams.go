@@ -44,7 +44,8 @@ func (p *player) openTCP(from, reaches *lab.Namespace) error {
 		p.keep(conn)
 		p.background(func() { p.read(conn, Responder) })
 		count := p.openerCount()
-		if count > 1 {
+		if p.spec.Count > 0 && p.spec.Sends[Opener] {
+			// The attempts to connect are of that number.
 			if count -= p.sentBy(Opener); count <= 0 {
 				return
 			}

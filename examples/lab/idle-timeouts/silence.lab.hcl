@@ -102,7 +102,6 @@ step "four sessions: two talk every half a minute, two every seven minutes" {
   expect "ssh that is silent" {
     traffic = "allowed"
     tracked = true
-    timeout = "350s"
   }
 }
 

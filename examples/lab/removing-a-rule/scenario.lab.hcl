@@ -70,7 +70,6 @@ step "the rule is removed: the answers go on" {
   expect "ping" {
     traffic = "survives"
     tracked = true
-    timeout = "30s"
   }
   check "a new ping" {
     protocol = "icmp"
