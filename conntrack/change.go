@@ -48,6 +48,8 @@ type Change struct {
 	// governed are those of the links that the new policy governs, the first
 	// places for those that it names.
 	governed []string
+	// narrowed are links whose open flows are others under the new policy.
+	narrowed []string
 	// links is what is known of the links that flows crossed.
 	links map[string]*changedLink
 	last  *changedLink
@@ -83,7 +85,7 @@ func NewChange(o ChangeOptions) *Change {
 	if o.Routes == nil {
 		return c
 	}
-	c.governed = c.governedLinks(o.Routes.names)
+	c.governed, c.narrowed = c.governedLinks(o.Routes.names), c.narrowedLinks(o.Routes)
 	for _, name := range o.Routes.names {
 		if c.old.judge.Interface(name) != nil && c.new.judge.Interface(name) != nil {
 			c.managed = append(c.managed, name)
@@ -151,7 +153,7 @@ func (out *Changed) Leg() *ChangedLeg {
 func (c *Change) Entry(e *Entry, out *Changed) error {
 	out.reset()
 	packets := [2]*flow.Packet{&out.room[0].Packet, &out.room[1].Packet}
-	n, err := c.routes.crossings(e, packets)
+	n, err := c.routes.crossings(e, packets, c)
 	if err != nil {
 		return err
 	}

@@ -22,14 +22,20 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	if s.State == TimeWait || !c.routes.crosses(s) {
 		return nil
 	}
-	name, err := c.routes.socketLink(s)
+	l := &out.room[0]
+	l.Packet = s.opening("")
+	if c.openers.Opened(s) == flow.Egress {
+		l.Packet = l.Packet.Reply()
+	}
+	w, err := c.routes.socketWay(s, l.Packet.Direction)
+	name := c.routes.names[w.link]
 	if err != nil || name == "" {
 		return err
 	}
-	l := &out.room[0]
-	l.Packet = s.opening(name)
-	if c.openers.Opened(s) == flow.Egress {
-		l.Packet = l.Packet.Reply()
+	l.Packet.Interface = name
+	if w.open || w.twins != nil {
+		c.among(c.routes, w, &l.Packet)
+		name = l.Packet.Interface
 	}
 	c.judge(l)
 	c.sum(out, 1)
@@ -47,10 +53,20 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 // socketLink returns the name of the interface that a connected socket's packets
 // cross, or "".
 func (r *Routes) socketLink(s *Socket) (string, error) {
-	if name := r.names[int32(s.Interface)]; s.Interface != 0 && name != "" {
-		return name, nil
+	w, err := r.socketWay(s, flow.Ingress)
+	return r.names[w.link], err
+}
+
+// socketWay is way for the flow of a connected socket, which may be bound to a link.
+func (r *Routes) socketWay(s *Socket, opened flow.Direction) (way, error) {
+	if link := int32(s.Interface); link != 0 && r.names[link] != "" {
+		return way{link: link}, nil
 	}
-	return r.link(s.Local.Addr(), s.Remote.Addr())
+	l := leg{direction: opened, source: s.Remote.Addr(), dest: s.Local.Addr()}
+	if opened == flow.Egress {
+		l.source, l.dest = l.dest, l.source
+	}
+	return r.way(&l)
 }
 
 // SocketKey names a flow by its ends as a socket of the host has them.

@@ -12,7 +12,7 @@
 //	sockets.go   Table.Sockets      ss -tuan
 //	openers.go   Openers.Opened     who opened a socket's flow
 //	             Table.Seed         entries for the host's sockets
-//	routes.go    Table.Routes       ip address, ip route get
+//	routes.go    Table.Routes       ip address, ip rule, ip route get
 //	judge.go     Judge.Entry        the policy's word on an entry
 //	change.go    Change.Entry       what a change of policy does to its flow
 //

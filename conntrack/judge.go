@@ -113,7 +113,7 @@ func (j *Judged) Revoked() bool {
 func (j *Judge) Entry(e *Entry, out *Judged) error {
 	out.Legs = out.room[:0]
 	packets := [2]*flow.Packet{&out.room[0].Packet, &out.room[1].Packet}
-	n, err := j.routes.crossings(e, packets)
+	n, err := j.routes.crossings(e, packets, j)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (j *Judge) Entry(e *Entry, out *Judged) error {
 // on the host or whose interface nobody knows, one for a flow that ends on the
 // host, up to two for one that is routed: where it comes in, then where it goes
 // out.
-func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
+func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet, choose chooser) (int, error) {
 	original, reply := &e.Original, &e.Reply
 	if r.reversed(e) {
 		original, reply = reply, original
@@ -146,20 +146,20 @@ func (r *Routes) crossings(e *Entry, packets [2]*flow.Packet) (int, error) {
 	}
 	// Replies go where the first packet came from, after all NAT.
 	from, to := reply.Dest, reply.Source
-	out := leg{flow.Egress, from, to, reply.DestPort, reply.SourcePort, false}
+	out := leg{flow.Egress, from, to, reply.DestPort, reply.SourcePort, false, original.Source}
 	if r.isOwn(original.Source) {
 		if r.isOwn(to) {
 			return 0, nil // it stays on the loopback
 		}
-		return r.crossing(e, out, 0, packets)
+		return r.crossing(e, &out, 0, packets, choose)
 	}
 	out.forwarded = !r.hears(to)
-	in := leg{flow.Ingress, original.Source, original.Dest, original.SourcePort, original.DestPort, out.forwarded}
-	n, err := r.crossing(e, in, 0, packets)
+	in := leg{flow.Ingress, original.Source, original.Dest, original.SourcePort, original.DestPort, out.forwarded, to}
+	n, err := r.crossing(e, &in, 0, packets, choose)
 	if err != nil || !out.forwarded {
 		return n, err
 	}
-	return r.crossing(e, out, n, packets)
+	return r.crossing(e, &out, n, packets, choose)
 }
 
 // reversed reports whether the entry is that of a connection which was opened the
@@ -198,6 +198,8 @@ type leg struct {
 	source, dest         netip.Addr
 	sourcePort, destPort uint16
 	forwarded            bool
+	// behind is the other end of a flow that is routed, as the host sees it.
+	behind netip.Addr
 }
 
 // hopLimit is that of a packet that is no neighbour discovery.
@@ -205,18 +207,14 @@ const hopLimit = 64
 
 // crossing fills in the packet of a leg, if its interface is known, and returns
 // how many there are now.
-func (r *Routes) crossing(e *Entry, l leg, n int, packets [2]*flow.Packet) (int, error) {
-	host, peer := l.dest, l.source
-	if l.direction == flow.Egress {
-		host, peer = l.source, l.dest
-	}
-	name, err := r.link(host, peer)
-	if err != nil || name == "" {
+func (r *Routes) crossing(e *Entry, l *leg, n int, packets [2]*flow.Packet, choose chooser) (int, error) {
+	w, err := r.way(l)
+	if err != nil || r.names[w.link] == "" {
 		return n, err
 	}
 	p := packets[n]
 	*p = flow.Packet{
-		Interface: name, Direction: l.direction, Protocol: e.Original.Protocol,
+		Interface: r.names[w.link], Direction: l.direction, Protocol: e.Original.Protocol,
 		Source: l.source, Dest: l.dest,
 		ICMPType: e.Original.ICMPType, ICMPCode: e.Original.ICMPCode,
 		HopLimit: hopLimit, State: flow.New, Forwarded: l.forwarded,
@@ -226,6 +224,9 @@ func (r *Routes) crossing(e *Entry, l leg, n int, packets [2]*flow.Packet) (int,
 	}
 	if p.Protocol == flow.TCP {
 		p.TCPFlags = flow.SYN
+	}
+	if w.open || w.twins != nil {
+		choose.among(r, w, p)
 	}
 	return n + 1, nil
 }

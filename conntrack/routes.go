@@ -1,10 +1,12 @@
 package conntrack
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,11 +14,9 @@ import (
 	"sgc/internal/nlmsg"
 )
 
-// Routes knows which interface a packet of a flow crosses. An entry does not
-// say it: it is the link on whose network the peer is, else the one that has the
-// flow's address on the host, else the one by which the kernel would send to the
-// peer today. It is of the moment in which it was made, except for routes,
-// which it asks the kernel for. One goroutine at a time may use it.
+// Routes tells which interface the packets of a flow cross, which an entry does not
+// say: see way. It is of the moment in which it was made, except for routes, which
+// it asks the kernel for. One goroutine at a time may use it.
 type Routes struct {
 	conn *conn
 	// names are those of the links, by index.
@@ -32,9 +32,11 @@ type Routes struct {
 	main mainTable
 	// openers tells who waits for peers on the host; nil if nobody asked.
 	openers *Openers
+	// links are those that lead to peers, by index.
+	links []int32
 	// peers remembers answers of the kernel, the last ones of many: by which
-	// link it would send to an address, 0 being none.
-	peers map[netip.Addr]int32
+	// link it would send there, 0 being none.
+	peers map[question]int32
 }
 
 // place is where an address of the host is.
@@ -43,6 +45,18 @@ type place struct {
 	// unsure says that the link may be another: the address is on several, or
 	// on one that leads nowhere (the loopback, a dummy).
 	unsure bool
+	// links are those that have the address and lead somewhere, where unsure.
+	links []int32
+}
+
+// question is what the kernel is asked: by which link it sends to an address.
+type question struct {
+	to netip.Addr
+	// from is the sender's address; the zero Addr leaves it open.
+	from netip.Addr
+	// in is the link by which the packet came that is to be sent on; 0 if the host
+	// itself sends it.
+	in int32
 }
 
 // maxPeers is how many answers Routes remembers; that takes a few megabytes.
@@ -89,7 +103,7 @@ const (
 )
 
 func (r *Routes) read() (torn bool, err error) {
-	*r = Routes{conn: r.conn, names: map[int32]string{}, local: map[netip.Addr]place{}, peers: map[netip.Addr]int32{}}
+	*r = Routes{conn: r.conn, names: map[int32]string{}, local: map[netip.Addr]place{}, peers: map[question]int32{}}
 	nowhere := map[int32]bool{}
 	zeros := func(n int) func(*nlmsg.Message) {
 		return func(m *nlmsg.Message) { m.Buf = append(m.Buf, make([]byte, n)...) }
@@ -109,6 +123,12 @@ func (r *Routes) read() (torn bool, err error) {
 		}
 		torn = torn || ripped
 	}
+	for index := range r.names {
+		if !nowhere[index] {
+			r.links = append(r.links, index)
+		}
+	}
+	slices.SortFunc(r.links, func(a, b int32) int { return cmp.Compare(r.names[a], r.names[b]) })
 	ripped, err := r.readMain()
 	return torn || ripped, err
 }
@@ -178,6 +198,9 @@ func (r *Routes) addAddress(payload []byte, nowhere map[int32]bool) error {
 	case p.link != index:
 		p.unsure = true
 	}
+	if !nowhere[index] && !slices.Contains(p.links, index) {
+		p.links = append(p.links, index)
+	}
 	r.local[local] = p
 	// The route to an address on a VRF's link is in the VRF's table.
 	r.taken.set(netip.PrefixFrom(local, local.BitLen()), func(uint8, bool) uint8 { return unix.RTN_LOCAL })
@@ -246,38 +269,54 @@ func (r *Routes) takes(a netip.Addr) uint8 {
 	return typ
 }
 
-// peer returns the link by which the kernel would send to the address, or 0.
+// peer returns the link by which the host would send to the address, or 0.
 func (r *Routes) peer(a netip.Addr) (int32, error) {
 	if link, ok := r.main.link(a); ok {
 		return link, nil
 	}
-	if link, ok := r.peers[a]; ok {
+	return r.answer(question{to: a})
+}
+
+// answer is what the kernel says now or said before.
+func (r *Routes) answer(q question) (int32, error) {
+	if link, ok := r.peers[q]; ok {
 		return link, nil
 	}
-	link, err := r.ask(a)
+	link, err := r.ask(q)
 	if err != nil {
-		return 0, fmt.Errorf("ask for the route to %s: %w", a, explain(err))
+		return 0, fmt.Errorf("ask for the route to %s: %w", q.to, explain(err))
 	}
 	if len(r.peers) >= maxPeers {
 		clear(r.peers)
 	}
-	r.peers[a] = link
+	r.peers[q] = link
 	return link, nil
 }
 
 // ask asks the kernel for a route. No route is no error.
-func (r *Routes) ask(to netip.Addr) (link int32, err error) {
+func (r *Routes) ask(q question) (link int32, err error) {
 	payload, err := r.conn.get(unix.RTM_GETROUTE, func(m *nlmsg.Message) {
-		header := [routeHeader]byte{unix.AF_INET, byte(to.BitLen())}
-		if flow.FamilyOf(to) == flow.IPv6 {
+		header := [routeHeader]byte{unix.AF_INET, byte(q.to.BitLen())}
+		if flow.FamilyOf(q.to) == flow.IPv6 {
 			header[0] = unix.AF_INET6
 		}
+		if q.from.IsValid() {
+			header[2] = byte(q.from.BitLen())
+		}
 		m.Buf = append(m.Buf, header[:]...)
-		m.Bytes(unix.RTA_DST, to.AsSlice())
+		m.Bytes(unix.RTA_DST, q.to.AsSlice())
+		if q.from.IsValid() {
+			m.Bytes(unix.RTA_SRC, q.from.AsSlice())
+		}
+		if q.in != 0 {
+			m.Bytes(unix.RTA_IIF, binary.NativeEndian.AppendUint32(nil, uint32(q.in)))
+		}
 	})
 	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ESRCH):
-		// Nowhere, prohibited, blackhole, or an address that has no route.
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ESRCH),
+		errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENODEV):
+		// Nowhere, prohibited, blackhole, or an address that has no route; a packet
+		// that would not be taken from such a link, or a link that is gone.
 		return 0, nil
 	case err != nil:
 		return 0, err
@@ -291,24 +330,4 @@ func (r *Routes) ask(to netip.Addr) (link int32, err error) {
 		}
 	}
 	return link, a.Err
-}
-
-// link returns the name of the interface between an address of the host and a
-// peer, or "".
-func (r *Routes) link(host, peer netip.Addr) (string, error) {
-	if link, _ := r.networks.longest(peer); link != 0 {
-		return r.names[link], nil
-	}
-	here, known := r.local[host]
-	if known && !here.unsure {
-		return r.names[here.link], nil
-	}
-	there, err := r.peer(peer)
-	if err != nil {
-		return "", err
-	}
-	if there == 0 {
-		there = here.link
-	}
-	return r.names[there], nil
 }

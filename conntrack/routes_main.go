@@ -18,9 +18,11 @@ type mainTable struct {
 	// where the table alone does not tell.
 	links prefixes[int32]
 	// routes counts them; rules is set once a rule has been seen that sends some
-	// packets elsewhere.
-	routes int
-	rules  bool
+	// packets elsewhere, origins once one or a route has been that looks at where
+	// they come from.
+	routes  int
+	rules   bool
+	origins bool
 }
 
 // askKernel is in the place of a link that depends on more than the address.
@@ -50,9 +52,12 @@ func (m *mainTable) addRule(payload []byte) error {
 	// Lengths of prefixes, and the type of service.
 	plain := payload[1] == 0 && payload[2] == 0 && payload[3] == 0 && payload[7] == unix.FR_ACT_TO_TBL
 	table := uint32(payload[4])
+	m.origins = m.origins || payload[2] != 0
 	a := nlmsg.Walk(payload[ruleHeader:])
 	for a.Next() {
 		switch a.Type {
+		case unix.FRA_IIFNAME:
+			m.origins, plain = true, false
 		case unix.FRA_TABLE:
 			table = a.NativeUint32()
 		case unix.FRA_SUPPRESS_PREFIXLEN:
@@ -83,6 +88,7 @@ func (m *mainTable) addRoute(payload []byte) error {
 	table, link, flags := uint32(payload[4]), int32(0), binary.NativeEndian.Uint32(payload[8:])
 	// A source, a type of service, several ways, a way that is down: the kernel
 	// knows what it does then.
+	m.origins = m.origins || payload[2] != 0
 	const unsteady = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN | unix.RTM_F_CLONED
 	ask := payload[2] != 0 || payload[3] != 0 || flags&unsteady != 0
 	a := nlmsg.Walk(payload[routeHeader:])

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sgc/internal/flow"
 	"sgc/internal/lab"
 )
 
@@ -93,7 +94,7 @@ func TestRoutesAreTheKernels(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want, err := routes.ask(a)
+				want, err := routes.ask(question{to: a})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -129,8 +130,13 @@ func TestAddressesOnSeveralLinks(t *testing.T) {
 		{"of two links on the peer's network, the one with the address", "198.19.0.1", "198.19.0.9", "br0"},
 		{"of two links on the peer's network, the other", "198.19.0.2", "198.19.0.9", "eth0"},
 	} {
-		if got, err := routes.link(netip.MustParseAddr(tc.host), netip.MustParseAddr(tc.peer)); err != nil || got != tc.want {
-			t.Errorf("%s: %q, %v; want %s", tc.name, got, err, tc.want)
+		for _, l := range []leg{
+			{direction: flow.Ingress, source: netip.MustParseAddr(tc.peer), dest: netip.MustParseAddr(tc.host)},
+			{direction: flow.Egress, source: netip.MustParseAddr(tc.host), dest: netip.MustParseAddr(tc.peer)},
+		} {
+			if w, err := routes.way(&l); err != nil || routes.names[w.link] != tc.want {
+				t.Errorf("%s, %s: %q, %v; want %s", tc.name, l.direction, routes.names[w.link], err, tc.want)
+			}
 		}
 	}
 }

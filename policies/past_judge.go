@@ -88,6 +88,12 @@ func (j *PastJudge) OnlyDeleted(packets ...*flow.Packet) bool {
 	return deleted && !existing
 }
 
+// Ever reports whether any group has ever allowed the flow that p opened.
+func (j *PastJudge) Ever(p *flow.Packet) bool {
+	deleted, existing := j.deleted(p)
+	return deleted || existing
+}
+
 // deleted reports whether a deleted group has ever allowed the flow that p
 // opened, and whether one that exists has; in that case it may not see the others.
 func (j *PastJudge) deleted(p *flow.Packet) (deleted, existing bool) {

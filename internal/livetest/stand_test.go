@@ -97,6 +97,8 @@ type stand struct {
 	// wildcard says that servers of the host listen at any address of both
 	// families.
 	wildcard bool
+	// address are the host's addresses of the flows; nil are those of eth0.
+	address map[flow.Family]netip.Addr
 
 	mu        sync.Mutex
 	port      uint16
@@ -173,12 +175,20 @@ func (s *stand) nearAddress(f flow.Family) netip.Addr {
 	if s.place.behind() {
 		return insideOf[f]
 	}
-	return hostOf[f]
+	return s.hostAddress(f)
 }
 
 func (s *stand) wireAddress(f flow.Family) netip.Addr {
 	if s.place == routed {
 		return insideOf[f]
+	}
+	return s.hostAddress(f)
+}
+
+// hostAddress is the host's address of the flows that end on it.
+func (s *stand) hostAddress(f flow.Family) netip.Addr {
+	if s.address != nil {
+		return s.address[f]
 	}
 	return hostOf[f]
 }

@@ -42,7 +42,7 @@ func (s *stand) hostSends() {
 func (s *stand) peerSends() {
 	s.t.Helper()
 	for _, f := range flow.Families {
-		s.route(s.peer, fmt.Sprintf("%s/%d", hostOf[f], f.Bits()), secondOf[f].host, "wire1")
+		s.route(s.peer, fmt.Sprintf("%s/%d", s.hostAddress(f), f.Bits()), secondOf[f].host, "wire1")
 	}
 }
 
