@@ -287,7 +287,7 @@ func (s *session) seed(ctx context.Context, t *transition) error {
 		return nil
 	}
 	err := s.withTable(func(table *conntrack.Table) error {
-		return withChange(ctx, table, t.seeding(), func(c *conntrack.Change) error {
+		return withChange(ctx, table, t, func(c *conntrack.Change) error {
 			_, err := table.SeedChange(ctx, c)
 			return err
 		})

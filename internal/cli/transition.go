@@ -101,20 +101,12 @@ func (t *transition) past() *policies.Past {
 func (t *transition) change(routes *conntrack.Routes, openers *conntrack.Openers) *conntrack.Change {
 	o := conntrack.ChangeOptions{
 		New:  &conntrack.Enforced{Policy: t.new.Policy, Conntrack: t.new.Conntrack},
-		Past: t.past(), Flush: t.new.Flush, Lost: t.lost, Routes: routes, Openers: openers,
+		Past: t.past(), Flush: t.new.Flush, Lost: t.lost, Restored: t.restores, Routes: routes, Openers: openers,
 	}
 	if t.old != nil {
 		o.Old = &conntrack.Enforced{Policy: t.old.Policy, Conntrack: t.old.Conntrack}
 	}
 	return conntrack.NewChange(o)
-}
-
-// seeding returns the step as it matters to the sockets that need entries: where
-// others changed the rules, nobody knows which have one.
-func (t *transition) seeding() *transition {
-	s := *t
-	s.lost = t.lost || t.restores
-	return &s
 }
 
 // closes reports whether the step takes away what was open.

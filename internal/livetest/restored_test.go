@@ -1,6 +1,7 @@
 package livetest
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -48,6 +49,32 @@ func TestRulesAreRestored(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A flow that was cut has no entry either, and its ends still try: it stays cut.
+func TestWhatWasCutStaysCutWhenRulesAreRestored(t *testing.T) {
+	t.Parallel()
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, plain)
+			p := closed(d)
+			s.apply(narrowed(d, friends...))
+			talks := s.open(kinds(call{direction: d, connected: true})...)
+			s.apply(p, "--flush", "revoked")
+			s.areCut("revoked", talks...)
+			s.tamper(func(c *nftables.Conn, chain *nftables.Chain) {
+				if chain.Hooknum != nil {
+					c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{&expr.Counter{}}})
+				}
+			})
+			if r := s.apply(p); !strings.Contains(r.out, "drift") {
+				t.Errorf("nothing was restored:\n%s", r.out)
+			}
+			s.areCut("after the rules were restored", talks...)
+			s.haveNone("after the rules were restored", talks...)
+		})
 	}
 }
 
