@@ -28,7 +28,7 @@ const (
 func newLabDir() (*labDir, error) {
 	path, err := os.MkdirTemp("", labDirPattern)
 	if err != nil {
-		return nil, fmt.Errorf("make a directory for the lab: %w", err)
+		return nil, fmt.Errorf("make a directory for the lab's temporary files in %s (the environment variable TMPDIR names another place): %w", os.TempDir(), cause(err))
 	}
 	d := &labDir{path: path}
 	if d.lock, err = os.OpenFile(filepath.Join(path, labLockName), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err == nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -36,8 +37,8 @@ type scenarioOptions struct {
 
 func scenarioFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "speed", Usage: "play scenarios `N` times faster: their waits, intervals and timeouts are divided"},
-		&cli.IntFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: two for each processor)"},
+		&cli.StringFlag{Name: "speed", Usage: "play scenarios `N` times faster: their waits, intervals and timeouts are divided"},
+		&cli.StringFlag{Name: "parallel", Usage: "play `N` scenarios at once (default: two for each processor)"},
 		&cli.StringFlag{Name: "junit", Usage: "also write what the scenarios found to `FILE`, as JUnit XML"},
 		&cli.StringFlag{Name: "report", Usage: "also draw what happened into `FILE`: a page (.html), or the picture of one scenario (.svg)"},
 	}
@@ -49,7 +50,7 @@ var policyFlags = []string{"all", "table", "var", "var-file"}
 // scenarioOptions reads the command line. There are no files where the
 // arguments name a policy; then the flags of scenarios are refused.
 func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioOptions, error) {
-	o := scenarioOptions{Paths: arguments, Speed: c.Int("speed"), Parallel: c.Int("parallel"), JUnit: c.String("junit"), Report: c.String("report")}
+	o := scenarioOptions{Paths: arguments, JUnit: c.String("junit"), Report: c.String("report")}
 	if c.IsSet("junit") {
 		if err := checkJUnitName(o.JUnit); err != nil {
 			return o, err
@@ -104,12 +105,19 @@ func (s *session) scenarioOptions(c *cli.Context, arguments []string) (scenarioO
 			return o, fmt.Errorf("--%s is for trying a policy, and %s is a scenario; leave it out", name, o.Files[0])
 		}
 	}
-	switch {
-	case c.IsSet("speed") && (o.Speed < 1 || o.Speed > scenario.MaxSpeed):
-		return o, fmt.Errorf("--speed is a number from 1 to %d, not %d", scenario.MaxSpeed, o.Speed)
-	case c.IsSet("parallel") && o.Parallel < 1:
-		return o, fmt.Errorf("--parallel is the number of scenarios to play at once, not %d", o.Parallel)
-	case c.IsSet("report"):
+	if c.IsSet("speed") {
+		var err error
+		if o.Speed, err = strconv.Atoi(c.String("speed")); err != nil || o.Speed < 1 || o.Speed > scenario.MaxSpeed {
+			return o, fmt.Errorf("--speed is a whole number from 1 to %d, not %s", scenario.MaxSpeed, c.String("speed"))
+		}
+	}
+	if c.IsSet("parallel") {
+		var err error
+		if o.Parallel, err = strconv.Atoi(c.String("parallel")); err != nil || o.Parallel < 1 {
+			return o, fmt.Errorf("--parallel is the number of scenarios to play at once, a whole number from 1, not %s", c.String("parallel"))
+		}
+	}
+	if c.IsSet("report") {
 		if err := checkReport(o.Report, o.Files); err != nil {
 			return o, err
 		}
@@ -129,6 +137,9 @@ func checkNames(paths []string) error {
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			// Whoever loads the policy says what is wrong with the directory.
 			files, _ = policies.Files(path)
+			if entries, err := os.ReadDir(path); err == nil && len(files) == 0 && !slices.ContainsFunc(entries, isPolicyFile) {
+				return fmt.Errorf("there is nothing to run in %s: neither a policy (*.hcl, *.hcl.json) nor, in it or below it, a scenario (*%s)", path, scenario.Extension)
+			}
 		}
 		for _, file := range files {
 			if !strings.HasSuffix(file, scenario.Extension) && scenario.LooksLike(file) {
@@ -138,6 +149,11 @@ func checkNames(paths []string) error {
 		}
 	}
 	return nil
+}
+
+// isPolicyFile reports whether a name is one of policies.
+func isPolicyFile(e fs.DirEntry) bool {
+	return strings.HasSuffix(e.Name(), ".hcl") || strings.HasSuffix(e.Name(), ".hcl.json")
 }
 
 // arguments returns the command line for a second run in a user namespace.
@@ -204,26 +220,26 @@ func (s *session) labScenarios(ctx context.Context, o scenarioOptions) error {
 	return nil
 }
 
-// keepResults writes what the run found, to files and to standard output.
+// keepResults writes what the run found, to files and to standard output: to each
+// of them, also where another one cannot be written.
 func (s *session) keepResults(o scenarioOptions, results []*scenario.Result, junit, picture *resultFile) error {
+	var errs []error
 	if junit != nil {
 		text, err := junitOf(results).text()
 		if err == nil {
 			err = junit.write(text)
 		}
-		if err != nil {
-			return errors.Join(err, picture.drop())
-		}
+		errs = append(errs, err)
 	}
 	if picture != nil {
-		if err := picture.write(drawReport(o.Report, results)); err != nil {
-			return err
-		}
+		errs = append(errs, picture.write(drawReport(o.Report, results)))
 	}
 	if s.JSON {
-		return s.writeJSON(scenariosView(results))
+		errs = append(errs, s.writeJSON(scenariosView(results)))
+	} else {
+		errs = append(errs, s.showScenarioSummary(results))
 	}
-	return s.showScenarioSummary(results)
+	return errors.Join(errs...)
 }
 
 // loadScenarios loads all files, and reports what is wrong with any, also at their

@@ -46,20 +46,51 @@ func (r *resultFile) drop() error {
 	return err
 }
 
-// write replaces what is in the file, and closes it.
+// write replaces what is in the file, and closes it. Where that fails, as on a full
+// disk, the file is as it was before.
 func (r *resultFile) write(text []byte) error {
 	if r == nil {
 		return nil
 	}
 	info, err := r.f.Stat()
-	if err == nil && info.Mode().IsRegular() {
-		err = r.f.Truncate(0)
+	if err != nil || !info.Mode().IsRegular() {
+		if err == nil {
+			_, err = r.f.Write(text)
+		}
+		if err = errors.Join(err, r.f.Close()); err != nil {
+			return fmt.Errorf("write %s: %w", r.what, err)
+		}
+		return nil
 	}
-	if err == nil {
-		_, err = r.f.Write(text)
+	var old []byte
+	if !r.made {
+		if old, err = os.ReadFile(r.f.Name()); err != nil {
+			return errors.Join(fmt.Errorf("keep what %s was before: %w", r.what, err), r.f.Close())
+		}
 	}
-	if err = errors.Join(err, r.f.Close()); err != nil {
+	if err = r.replace(text); err == nil {
+		if err = r.f.Close(); err == nil {
+			return nil
+		}
 		return fmt.Errorf("write %s: %w", r.what, err)
 	}
-	return nil
+	err = fmt.Errorf("write %s: %w", r.what, err)
+	switch {
+	case r.made:
+		return errors.Join(err, r.drop())
+	default:
+		if again := r.replace(old); again != nil {
+			return errors.Join(err, fmt.Errorf("what it was before is lost: %w", again), r.f.Close())
+		}
+		return errors.Join(fmt.Errorf("%w (it is as it was before)", err), r.f.Close())
+	}
+}
+
+// replace makes a text all that is in the file.
+func (r *resultFile) replace(text []byte) error {
+	if err := r.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := r.f.WriteAt(text, 0)
+	return err
 }

@@ -60,6 +60,7 @@ type expectationView struct {
 	// Policy and Conntrack are there where it was not met.
 	Policy    []string `json:"policy,omitempty"`
 	Conntrack string   `json:"conntrack,omitempty"`
+	Note      string   `json:"note,omitempty"`
 	// Pace is there where the machine may have been too slow for the scenario.
 	Pace string `json:"pace,omitempty"`
 }
@@ -99,7 +100,7 @@ func newScenarioView(r *scenario.Result) scenarioView {
 		for _, e := range s.Verdicts {
 			step.Expectations = append(step.Expectations, expectationView{
 				Flow: e.Flow, File: e.At.Filename, Line: e.At.Start.Line, Expected: e.Expected, Seen: e.Seen, Met: e.Met,
-				Policy: e.Policy, Conntrack: e.Entry, Pace: e.Pace,
+				Policy: e.Policy, Conntrack: e.Entry, Note: e.Note, Pace: e.Pace,
 			})
 		}
 		v.Steps = append(v.Steps, step)

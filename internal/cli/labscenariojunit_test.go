@@ -42,7 +42,7 @@ func TestJUnitOfARunThatDoesNotBegin(t *testing.T) {
 		{"a scenario with errors", []string{bad, good}, "bad good", "bad", "Unknown host", `There is no host "sevrer". Did you mean "server"?`, false},
 		{"one that is not there", []string{"nowhere.lab.hcl"}, "sgc lab run", "sgc lab run", "look for scenarios in nowhere.lab.hcl: no such file or directory", "", false},
 		{"no scenario at all", []string{"../../examples/web"}, "sgc lab run", "sgc lab run", "--junit is for scenarios (files whose names end in .lab.hcl), and none was named", "", false},
-		{"a flag that is wrong", []string{"--speed=0", good}, "good", "good", "--speed is a number from 1 to 1000, not 0", "", false},
+		{"a flag that is wrong", []string{"--speed=0", good}, "good", "good", "--speed is a whole number from 1 to 1000, not 0", "", false},
 		{"a picture that cannot be written", []string{"--report=/nowhere/x.svg", good}, "good", "good", "write the picture: open /nowhere/x.svg: no such file or directory", "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -86,10 +86,23 @@ func (e labEnforcer) Counts(ctx context.Context, at scenario.Place) (_ map[strin
 	return counts, nil
 }
 
-// reported gives an error that was told to people the words in which it was.
+// reported gives an error that was told to people the words in which it was. The
+// state directory of a scenario is one of the lab's temporary files.
 func reported(err error, told *bytes.Buffer) error {
-	if errors.Is(err, errReported) {
-		return errors.New(strings.TrimSpace(told.String()))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errReported):
+		err = errors.New(strings.TrimSpace(told.String()))
+	}
+	if text := err.Error(); strings.Contains(text, stateDirAdvice) {
+		return errors.New(strings.ReplaceAll(text, stateDirAdvice, tmpDirAdvice))
 	}
 	return err
 }
+
+const (
+	// stateDirAdvice is what package apply says of a disk that is full.
+	stateDirAdvice = "choose another state directory (--state-dir)"
+	tmpDirAdvice   = "set the environment variable TMPDIR to a directory with room for the lab's temporary files"
+)

@@ -83,6 +83,9 @@ func (r *Run) drainTable() error {
 // allowanceName stands where the verdicts on flows have the flow's name.
 const allowanceName = "the allowance"
 
+// allowanceNote explains them.
+const allowanceNote = "Each tracked flow takes one place in the table until its entry ends, whatever it sends; exceeded counts packets that would have opened a tracked flow and found no place, and untracked flows need none"
+
 // judgeAllowance holds the numbers of the table against what is expected.
 func (r *Run) judgeAllowance(a *Allowance) (Verdict, error) {
 	n, err := r.options.Enforcer.Allowance(r.ctx, r.place)
@@ -105,5 +108,8 @@ func (r *Run) judgeAllowance(a *Allowance) (Verdict, error) {
 		expect(n.Exceeded >= uint64(a.AtLeast), "exceeded by %d packets at least", a.AtLeast)
 	}
 	v.Expected = strings.Join(parts, "; ")
+	if !v.Met {
+		v.Note = allowanceNote
+	}
 	return v, nil
 }

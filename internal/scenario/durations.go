@@ -30,7 +30,7 @@ func (l *loader) durationText(text, name string, at hcl.Range, least, most time.
 	d, ok := parseDuration(text)
 	switch {
 	case !ok:
-		l.errorAt(at, "Invalid time", `%s is a time, such as "500ms", "30s" or "5m", not %q.`, name, text)
+		l.errorAt(at, "Invalid time", `%s is a time from %s to %s, such as "500ms", "30s" or "5m", not %q.`, name, brief(least), brief(most), text)
 	case d < least || d > most:
 		l.errorAt(at, "Out of range", "%s is from %s to %s, not %s.", name, brief(least), brief(most), text)
 	default:

@@ -26,7 +26,7 @@ func (l *loader) network(s *Scenario, b *hclsyntax.Block) {
 		l.errorAt(r.labelAt, "Second network of this name", "There is a network %q already.", r.label)
 		return
 	}
-	n := &Network{Name: r.label}
+	n := &Network{Name: r.label, at: r.labelAt}
 	n.MTU, _ = r.number("mtu", leastMTU, mostMTU)
 	s.Networks = append(s.Networks, n)
 }
@@ -278,6 +278,11 @@ func (l *loader) checkHosts(s *Scenario, file hcl.Range) {
 			if used[i.Network]++; used[i.Network] == 1 {
 				networks = append(networks, i.Network)
 			}
+		}
+	}
+	for _, n := range s.Networks {
+		if used[n.Name] == 0 && !l.diags.HasErrors() {
+			l.errorAt(n.at, "Network without interfaces", "No interface is on the network %q.%s", n.Name, orList(policies.Suggest(n.Name, networks), networks))
 		}
 	}
 	for _, name := range networks {

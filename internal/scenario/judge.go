@@ -25,6 +25,8 @@ type Verdict struct {
 	// are set where the expectation was not met.
 	Policy []string
 	Entry  string
+	// Note says how the numbers come about, where the expectation was not met.
+	Note string
 	// Pace says that the machine did not keep the scenario's pace, where that may
 	// be why the expectation was not met.
 	Pace string
@@ -39,6 +41,9 @@ func (v *Verdict) Diagnostic() *hcl.Diagnostic {
 	}
 	if v.Entry != "" {
 		lines = append(lines, "Conntrack: "+v.Entry+".")
+	}
+	if v.Note != "" {
+		lines = append(lines, v.Note+".")
 	}
 	if v.Pace != "" {
 		lines = append(lines, "But "+v.Pace+".")
@@ -332,6 +337,9 @@ func (j *judgement) entryProblem() string {
 	return ""
 }
 
+// counterNote explains numbers of packets that seem too low or too high.
+const counterNote = "Of a tracked flow a rule counts only the packet that opened it, and of an untracked one all that it lets through, in its own direction; an apply that changes the rule begins anew"
+
 // judgeCounter holds what the kernel counted for a rule against what is
 // expected.
 func (r *Run) judgeCounter(c *Counter) (Verdict, error) {
@@ -351,5 +359,8 @@ func (r *Run) judgeCounter(c *Counter) (Verdict, error) {
 		v.Seen = "the kernel does not count this rule"
 	}
 	v.Met = counted && (c.Packets != nil && n == uint64(*c.Packets) || c.Packets == nil && n >= uint64(c.AtLeast))
+	if !v.Met {
+		v.Note = counterNote
+	}
 	return v, nil
 }

@@ -22,6 +22,8 @@ import (
 // Find returns the scenarios at path, in lexical order: path itself if it is one,
 // else those in the directory and in the directories below it. Names that begin
 // with a dot are passed over, and symbolic links to directories are not followed.
+// Of a directory with scenarios, all has to be readable that is not passed over;
+// one without, such as a policy's, may hold what is somebody else's.
 func Find(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -33,24 +35,45 @@ func Find(path string) ([]string, error) {
 		}
 		return nil, nil
 	}
-	var files []string
-	err = filepath.WalkDir(path, func(at string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil && at != path && errors.Is(err, fs.ErrPermission):
-			// Somebody else's directory holds no scenario for this user.
+	f := &finder{root: path}
+	if err := filepath.WalkDir(path, f.visit); err != nil {
+		return nil, err
+	}
+	return f.found()
+}
+
+// finder walks through a directory.
+type finder struct {
+	root  string
+	files []string
+	// closed is the error of the first directory that this user may not read.
+	closed error
+}
+
+func (f *finder) visit(at string, e fs.DirEntry, err error) error {
+	switch {
+	case at != f.root && strings.HasPrefix(filepath.Base(at), "."):
+		if e.IsDir() {
 			return fs.SkipDir
-		case err != nil:
-			return err
-		case at != path && strings.HasPrefix(e.Name(), "."):
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-		case !e.IsDir() && strings.HasSuffix(e.Name(), Extension):
-			files = append(files, at)
 		}
-		return nil
-	})
-	return files, err
+	case err != nil && at != f.root && errors.Is(err, fs.ErrPermission):
+		if f.closed == nil {
+			f.closed = err
+		}
+		return fs.SkipDir
+	case err != nil:
+		return err
+	case !e.IsDir() && strings.HasSuffix(e.Name(), Extension):
+		f.files = append(f.files, at)
+	}
+	return nil
+}
+
+func (f *finder) found() ([]string, error) {
+	if len(f.files) > 0 && f.closed != nil {
+		return nil, f.closed
+	}
+	return f.files, nil
 }
 
 // LooksLike reports whether a file holds what scenarios have and policies have
@@ -327,6 +350,20 @@ func (l *loader) element(e hclsyntax.Expression, name string) (nameAt, valueAt h
 	return e.Range(), e.Range()
 }
 
+// interfaceBlock returns where an interface of a policy is named: in the scenario
+// itself, or where that names the file.
+func (l *loader) interfaceBlock(b *hclsyntax.Body, i *policies.Interface) hcl.Range {
+	for _, block := range b.Blocks {
+		if block.Type == "interface" && len(block.Labels) == 1 && block.Labels[0] == i.Name {
+			return block.LabelRanges[0]
+		}
+	}
+	if a := b.Attributes["file"]; a != nil {
+		return a.Expr.Range()
+	}
+	return b.MissingItemRange()
+}
+
 // managesInterfaces reports a policy that means no interface of the managed
 // host: a slip of the pen that would let everything pass.
 func (l *loader) managesInterfaces(s *Scenario, r *reader, p *Policy) {
@@ -334,14 +371,15 @@ func (l *loader) managesInterfaces(s *Scenario, r *reader, p *Policy) {
 	if h == nil || len(p.Loaded.Policy.Interfaces) == 0 {
 		return
 	}
-	var names []string
+	var names, bare []string
 	for _, i := range h.Interfaces {
 		if p.Loaded.Policy.Interface(i.Name) != nil {
 			return
 		}
-		names = append(names, fmt.Sprintf("%q", i.Name))
+		names, bare = append(names, fmt.Sprintf("%q", i.Name)), append(bare, i.Name)
 	}
 	if len(names) > 0 {
-		l.errorAt(r.header, "Policy without effect", "It names no interface of the managed host %q, which has %s.", h.Name, strings.Join(names, ", "))
+		first := p.Loaded.Policy.Interfaces[0]
+		l.errorAt(l.interfaceBlock(r.body, first), "Policy without effect", "The policy names no interface of the managed host %q, which has %s.%s", h.Name, strings.Join(names, ", "), policies.Suggest(first.Name, bare))
 	}
 }

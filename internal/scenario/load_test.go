@@ -2,8 +2,10 @@ package scenario
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -366,4 +368,41 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("scenario %v, errors %t", l.Scenario, l.Report.Diagnostics.HasErrors())
 		}
 	})
+}
+
+// What a user may not read may hold scenarios: it is not passed over where there
+// are others. Names with a dot are, and so is all that lies beside a policy.
+func TestFindWithoutPermission(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.lab.hcl", "closed", ".git"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	visit := func(f *finder, name string, err error) error {
+		info, statErr := os.Lstat(filepath.Join(dir, name))
+		if statErr != nil {
+			t.Fatal(statErr)
+		}
+		return f.visit(filepath.Join(dir, name), fs.FileInfoToDirEntry(info), err)
+	}
+	denied := &fs.PathError{Op: "open", Path: "closed", Err: fs.ErrPermission}
+	f := &finder{root: dir}
+	if err := visit(f, "closed", denied); err != fs.SkipDir {
+		t.Errorf("got %v", err)
+	}
+	if files, err := f.found(); files != nil || err != nil {
+		t.Errorf("beside a policy: %q, %v", files, err)
+	}
+	f.files = []string{"b.lab.hcl"}
+	if _, err := f.found(); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("beside scenarios: %v", err)
+	}
+	f = &finder{root: dir, files: []string{"b.lab.hcl"}}
+	if err := visit(f, ".git", denied); err != fs.SkipDir {
+		t.Errorf("got %v", err)
+	}
+	if files, err := f.found(); len(files) != 1 || err != nil {
+		t.Errorf("what has a dot: %q, %v", files, err)
+	}
 }

@@ -263,3 +263,21 @@ func TestCheckSpeed(t *testing.T) {
 		}
 	}
 }
+
+// Numbers that are not as expected say what they count.
+func TestNumbersSayWhatTheyCount(t *testing.T) {
+	three := 3
+	r := &Run{options: Options{Enforcer: stub(func() {})}}
+	v, err := r.judgeCounter(&Counter{Rule: "x", Packets: &three})
+	if err != nil || v.Met || !strings.Contains(v.Diagnostic().Detail, "Of a tracked flow a rule counts only the packet that opened it") {
+		t.Errorf("%v, %+v", err, v)
+	}
+	v, err = r.judgeAllowance(&Allowance{Available: &three})
+	if err != nil || v.Met || !strings.Contains(v.Diagnostic().Detail, "untracked flows need none") {
+		t.Errorf("%v, %+v", err, v)
+	}
+	var none int
+	if v, err = r.judgeAllowance(&Allowance{Available: &none}); err != nil || !v.Met || v.Note != "" {
+		t.Errorf("%v, %+v", err, v)
+	}
+}

@@ -58,6 +58,7 @@ type Network struct {
 	Name string
 	// MTU is 0 for the kernel's default.
 	MTU int
+	at  hcl.Range
 }
 
 // Publish is a destination NAT: what comes to the port is sent on.

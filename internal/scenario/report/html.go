@@ -166,6 +166,9 @@ func (g *page) verdict(v *scenario.Verdict) {
 		if v.Entry != "" {
 			g.f("\nConntrack: %s.", escape(v.Entry))
 		}
+		if v.Note != "" {
+			g.f("\n%s.", escape(v.Note))
+		}
 		if v.Pace != "" {
 			g.f("\nBut %s.", escape(v.Pace))
 		}
