@@ -67,7 +67,8 @@ func (j *judgement) pace() string {
 	if stood := r.clock.longest(j.from, until); stood > 0 {
 		late, worst = append(late, "the machine stood still for "+tenths(stood)), stood
 	}
-	if took := r.longestChange(j.from, until); took >= longChange {
+	// At full speed nothing is divided that a change could outlast.
+	if took := r.longestChange(j.from, until); took >= longChange && r.speed > 1 {
 		late, worst = append(late, "a change took "+tenths(took)), max(worst, took)
 	}
 	if late == nil {

@@ -199,6 +199,10 @@ func TestPace(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	r.speed = 1
+	p.interval = time.Minute
+	if got := (&judgement{run: r, p: p, from: 44200 * time.Millisecond, end: 59 * time.Second, idle: 30 * time.Second}).pace(); got != "" {
+		t.Errorf("at full speed, a change: %q", got)
+	}
 	if got := r.slower(0); got != "this machine was too slow for it; try again when it has less to do" {
 		t.Errorf("got %q", got)
 	}
