@@ -150,8 +150,8 @@ step "the rules alone decide, and none lets errors in: connections open" {
     from     = "server"
     to       = "vault"
     port     = 873
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "from"
   }
   start "backup over IPv6" {
@@ -160,8 +160,8 @@ step "the rules alone decide, and none lets errors in: connections open" {
     to       = "vault"
     family   = "ipv6"
     port     = 873
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "from"
   }
   wait {
@@ -177,8 +177,8 @@ step "the rules alone decide, and none lets errors in: connections open" {
     from     = "client"
     to       = "server"
     port     = 80
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "to"
   }
   start "download over IPv6" {
@@ -187,8 +187,8 @@ step "the rules alone decide, and none lets errors in: connections open" {
     to       = "server"
     family   = "ipv6"
     port     = 80
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "to"
   }
   start "small" {
@@ -247,12 +247,12 @@ step "rules let the errors in: TCP sends again, in smaller pieces, and nothing w
   apply "rules that let the errors in" {}
   wait {
     flow   = "backup"
-    passed = 5
+    passed = 3
     over   = "step"
   }
   wait {
     flow   = "backup over IPv6"
-    passed = 5
+    passed = 3
     over   = "step"
   }
 
@@ -286,8 +286,8 @@ step "icmp_errors = related needs no rule for them" {
     from     = "server"
     to       = "second-vault"
     port     = 873
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "from"
   }
   start "second backup over IPv6" {
@@ -296,8 +296,8 @@ step "icmp_errors = related needs no rule for them" {
     to       = "second-vault"
     family   = "ipv6"
     port     = 873
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "from"
   }
   wait {
@@ -313,8 +313,8 @@ step "icmp_errors = related needs no rule for them" {
     from     = "visitor"
     to       = "server"
     port     = 80
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "to"
   }
   start "second download over IPv6" {
@@ -323,17 +323,17 @@ step "icmp_errors = related needs no rule for them" {
     to       = "server"
     family   = "ipv6"
     port     = 80
-    size     = 4000
-    interval = "200ms"
+    size     = 2000
+    interval = "500ms"
     sends    = "to"
   }
   wait {
     flow   = "second backup"
-    passed = 5
+    passed = 3
   }
   wait {
     flow   = "second backup over IPv6"
-    passed = 5
+    passed = 3
   }
 
   expect "second download" {
