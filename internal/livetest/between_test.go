@@ -2,7 +2,10 @@ package livetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -12,8 +15,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	"github.com/ti-mo/conntrack"
 
 	"sgc/apply"
 	"sgc/internal/flow"
@@ -57,20 +58,25 @@ func (s *stand) stopWhen(is func() bool, args ...string) (cmd *exec.Cmd, wait fu
 	}
 }
 
-// counter returns a function that tells how many entries the host has.
-func (s *stand) counter() (tracked func() uint32) {
+// counter returns a function that tells how many entries the host has. The file
+// is that of the namespace in which it was opened.
+func (s *stand) counter() (tracked func() string) {
 	s.t.Helper()
-	conn, err := conntrack.Dial(&netlink.Config{NetNS: s.host.FD()})
-	if err != nil {
+	var file *os.File
+	if err := s.host.Do(func() (err error) {
+		file, err = os.Open("/proc/sys/net/netfilter/nf_conntrack_count")
+		return err
+	}); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { conn.Close() })
-	return func() uint32 {
-		stats, err := conn.StatsGlobal()
-		if err != nil {
+	s.t.Cleanup(func() { file.Close() })
+	return func() string {
+		number := make([]byte, 20)
+		n, err := file.ReadAt(number, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
 			s.t.Fatal(err)
 		}
-		return stats.Entries
+		return string(number[:n])
 	}
 }
 
