@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sgc/internal/flow"
+	"sgc/internal/lab/labtest"
 )
 
 // manyConnections opens connections of the host to a server that accepts none.
@@ -28,9 +29,7 @@ func manyConnections(t testing.TB, n neighbours, count int) {
 // BenchmarkSeed makes entries for 10,000 connections. Its parts are listing the
 // sockets, with ss beside it, and making entries that are known beforehand.
 func BenchmarkSeed(b *testing.B) {
-	if _, err := exec.LookPath("ss"); err != nil {
-		b.Skipf("SKIP: nothing to compare with: %v", err)
-	}
+	labtest.Command(b, "ss")
 	n := newNeighbours(b)
 	table := openTable(b, n.host)
 	const all = 10_000

@@ -17,6 +17,7 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
 	"sgc/internal/nlmsg"
 	"sgc/policies"
 )
@@ -122,9 +123,7 @@ func (c *contest) report(b *testing.B) {
 
 // requireConntrack skips where there is no conntrack to compare with.
 func requireConntrack(b *testing.B) {
-	if _, err := exec.LookPath("conntrack"); err != nil {
-		b.Skipf("SKIP: nothing to compare with: %v", err)
-	}
+	labtest.Command(b, "conntrack")
 }
 
 // tool runs conntrack in the namespace.

@@ -84,9 +84,7 @@ func openingEntry(k kind) *Entry {
 // The kernel tells an entry that a SYN began from one that a segment in the middle of
 // a connection did, and from one that sgc makes.
 func TestEntriesThatSegmentsBegin(t *testing.T) {
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skipf("SKIP: no nft to have connections tracked with: %v", err)
-	}
+	labtest.Command(t, "nft")
 	ns := labtest.Namespace(t, "host")
 	witness, table := labtest.Witness(t, ns), openTable(t, ns)
 	if err := ns.Do(func() error {

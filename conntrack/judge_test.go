@@ -284,9 +284,7 @@ network_acl "deny" {
 
 // The kernel makes the entries itself here, with NAT of its own.
 func TestRealFlowsThroughNAT(t *testing.T) {
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skipf("SKIP: no nft to set up NAT with: %v", err)
-	}
+	labtest.Command(t, "nft")
 	host, outside, inside := labtest.Namespace(t, "host"), labtest.Namespace(t, "outside"), labtest.Namespace(t, "inside")
 	end := func(ns *lab.Namespace, name string, addresses ...string) lab.End {
 		e := lab.End{Namespace: ns, Interface: name}

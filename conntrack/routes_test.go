@@ -10,6 +10,7 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
 )
 
 // ip runs lines of ip's batch mode in the namespace.
@@ -37,9 +38,7 @@ func ip(t *testing.T, ns *lab.Namespace, lines ...string) {
 
 // What the tables say must be what the kernel says.
 func TestRoutesAreTheKernels(t *testing.T) {
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skipf("SKIP: no ip to make routes with: %v", err)
-	}
+	labtest.Command(t, "ip")
 	for _, tc := range []struct {
 		name  string
 		lines []string

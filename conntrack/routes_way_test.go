@@ -2,7 +2,6 @@ package conntrack
 
 import (
 	"net/netip"
-	"os/exec"
 	"testing"
 
 	"sgc/internal/flow"
@@ -15,9 +14,7 @@ import (
 // br0 sends by a link of its own.
 func bySource(t *testing.T) *lab.Namespace {
 	t.Helper()
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skipf("SKIP: no ip to make routes with: %v", err)
-	}
+	labtest.Command(t, "ip")
 	ns := hostNamespace(t)
 	if err := ns.Forward(); err != nil {
 		t.Fatal(err)

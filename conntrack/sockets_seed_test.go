@@ -13,6 +13,7 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
 )
 
 func TestTheEntryOfASocket(t *testing.T) {
@@ -100,9 +101,7 @@ func decideBy(t testing.TB, table *Table) func(*Socket) (flow.Direction, bool) {
 // is left.
 func conntrackLines(t testing.TB, ns *lab.Namespace) []string {
 	t.Helper()
-	if _, err := exec.LookPath("conntrack"); err != nil {
-		t.Skipf("SKIP: %v", err)
-	}
+	labtest.Command(t, "conntrack")
 	var out []byte
 	for _, family := range []string{"ipv4", "ipv6"} {
 		if err := ns.Do(func() error {

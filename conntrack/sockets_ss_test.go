@@ -10,14 +10,13 @@ import (
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
+	"sgc/internal/lab/labtest"
 )
 
 // ssAgrees compares what is listed with what ss lists.
 func ssAgrees(t *testing.T, ns *lab.Namespace, table *Table) {
 	t.Helper()
-	if _, err := exec.LookPath("ss"); err != nil {
-		t.Skipf("SKIP: %v", err)
-	}
+	labtest.Command(t, "ss")
 	var ours []string
 	for _, s := range readSockets(t, table) {
 		ours = append(ours, ssLine(s))

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sgc/internal/lab/labtest"
 	"sgc/internal/nlmsg"
 )
 
@@ -96,9 +97,7 @@ func TestOneReadingIsASum(t *testing.T) {
 
 // conntrack -S is the witness.
 func TestCountersOfTheKernel(t *testing.T) {
-	if _, err := exec.LookPath("conntrack"); err != nil {
-		t.Skipf("SKIP: no witness: %v", err)
-	}
+	labtest.Command(t, "conntrack")
 	ns := hostNamespace(t)
 	table := openTable(t, ns)
 	// Some packets that count as something.

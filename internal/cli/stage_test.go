@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sgc/apply"
+	"sgc/internal/lab/labtest"
 	"sgc/policies"
 )
 
@@ -100,9 +101,7 @@ func (s *stage) nft(command string) string {
 // requireNft skips the test where the witness is missing.
 func requireNft(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("SKIP: no nft command here")
-	}
+	labtest.Command(t, "nft")
 }
 
 // open returns the stage's kernel and its state directory.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sgc/internal/lab/labtest"
 )
 
 func TestUnified(t *testing.T) {
@@ -65,9 +67,7 @@ func TestAlignKeepsBothTexts(t *testing.T) {
 
 // patch is an independent witness for hunks and their line numbers.
 func TestPatchAppliesTheDifference(t *testing.T) {
-	if _, err := exec.LookPath("patch"); err != nil {
-		t.Skip("SKIP: no patch command here")
-	}
+	labtest.Command(t, "patch")
 	r := rand.New(rand.NewPCG(7, 7))
 	for i := range 40 {
 		var before, after strings.Builder

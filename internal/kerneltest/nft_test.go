@@ -17,13 +17,7 @@ import (
 // What nft loads from the text of a policy is what an apply of the policy would
 // commit: nothing is left to do. And nft can read what it then lists.
 func TestNftLoadsWhatIsCommitted(t *testing.T) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		if os.Getenv(labtest.RequireVariable) == "1" {
-			t.Fatalf("there is no nft to ask (package nftables): %v", err)
-		}
-		t.Skipf("SKIP: there is no nft to ask (package nftables): %v", err)
-	}
+	nft := labtest.Command(t, "nft")
 	if lab.InUserNamespace(os.Environ()) {
 		t.Skip("SKIP: nft sends a large ruleset at once, which it may not in a user namespace")
 	}

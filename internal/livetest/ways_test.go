@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sgc/internal/flow"
+	"sgc/internal/lab/labtest"
 )
 
 // apart is the policy p for eth0 with the rules of another one at eth1.
@@ -20,9 +21,7 @@ var wireOf = map[flow.Family]netip.Addr{flow.IPv4: addr("192.0.2.20"), flow.IPv6
 // eth1, as hosts with several uplinks do.
 func (s *stand) answersByAddress() {
 	s.t.Helper()
-	if _, err := exec.LookPath("ip"); err != nil {
-		s.t.Skipf("SKIP: no ip to make rules with: %v", err)
-	}
+	labtest.Command(s.t, "ip")
 	for _, f := range flow.Families {
 		for _, line := range []string{
 			fmt.Sprintf("rule add from %s lookup 100", secondOf[f].host),

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"sync"
 	"testing"
 
@@ -57,6 +58,20 @@ func Require(t testing.TB) {
 		}
 		t.Skipf("SKIP: no kernel to test with: %v", err)
 	}
+}
+
+// Command returns the path of a program that a test needs as a witness. Where there
+// is none, it skips the test, or fails it if SGC_REQUIRE_KERNEL is 1.
+func Command(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv(RequireVariable) == "1" {
+			t.Fatalf("%s=1, but a program is missing: %v", RequireVariable, err)
+		}
+		t.Skipf("SKIP: a program is missing: %v", err)
+	}
+	return path
 }
 
 // kernel tries once what all tests need.
