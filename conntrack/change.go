@@ -26,9 +26,6 @@ type ChangeOptions struct {
 	// Lost says that Old's rules are not in the kernel any more, since somebody
 	// flushed them: nothing kept flows in conntrack, or out of it, on their behalf.
 	Lost bool
-	// Restored says that others had changed Old's rules in the kernel: what these
-	// let open may have no entry.
-	Restored bool
 	// Routes tells which interface a flow crosses, Openers which side opened it.
 	// Both stay the caller's. Other needs neither.
 	Routes  *Routes
@@ -42,12 +39,10 @@ type Change struct {
 	openers  *Openers
 	old, new *side
 	// same says that both policies mean the same.
-	same bool
-	lost bool
-	// restored is that of the options.
-	restored bool
-	flush    FlushMode
-	past     *policies.PastJudge
+	same  bool
+	lost  bool
+	flush FlushMode
+	past  *policies.PastJudge
 	// managed are the names of the links that both policies govern, sorted.
 	managed []string
 	// governed are those of the links that the new policy governs, the first
@@ -71,7 +66,7 @@ func newSide(e *Enforced) *side { return &side{policies.NewJudge(e.Policy), e.Co
 // NewChange indexes both policies.
 func NewChange(o ChangeOptions) *Change {
 	c := &Change{
-		routes: o.Routes, new: newSide(o.New), flush: o.Flush, lost: o.Lost, restored: o.Restored,
+		routes: o.Routes, new: newSide(o.New), flush: o.Flush, lost: o.Lost,
 		links: map[string]*changedLink{},
 	}
 	c.openers = o.Openers.heeding(c.byRules)

@@ -40,10 +40,9 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	c.judge(l)
 	c.sum(out, 1)
 	// What the old policy did not govern may have an entry or not; one too many is
-	// refused by the kernel as there already. What no rule allows gets none because
-	// rules are restored: its entry may be gone because it was cut.
+	// refused by the kernel as there already.
 	out.Delete = false
-	unsure := c.old == nil || c.lost || c.restored && l.New.Class != policies.None || c.old.judge.Interface(name) == nil
+	unsure := c.old == nil || c.lost || c.old.judge.Interface(name) == nil
 	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !l.keepsOut
 	if out.Fate == Cut && s.Protocol == flow.UDP {
 		out.hold(c, l, s.Local)

@@ -283,7 +283,7 @@ func ruleOf(r *policies.Rule) string {
 // seed makes entries for the sockets of which the kernel is about to track the
 // flows, so that no packet of theirs begins a flow.
 func (s *session) seed(ctx context.Context, t *transition) error {
-	if t.moot() && !t.restores || !t.untracks() {
+	if t.moot() || !t.untracks() {
 		return nil
 	}
 	err := s.withTable(func(table *conntrack.Table) error {
@@ -334,7 +334,7 @@ func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, tab
 	if err := s.seed(ctx, t); err != nil {
 		return err
 	}
-	if t.moot() {
+	if t.moot() && !t.restores {
 		return nil
 	}
 	if err := clearOthers(ctx, k, t, table, done); err != nil {

@@ -24,8 +24,8 @@ type transition struct {
 	recorded bool
 	// lost says that the rules of old are not in the kernel any more.
 	lost bool
-	// restores says that somebody else changed the rules of old in the kernel:
-	// what these kept in conntrack may have no entry.
+	// restores says that somebody else changed the rules of old in the kernel: what
+	// these kept out of conntrack may have an entry.
 	restores bool
 }
 
@@ -101,7 +101,7 @@ func (t *transition) past() *policies.Past {
 func (t *transition) change(routes *conntrack.Routes, openers *conntrack.Openers) *conntrack.Change {
 	o := conntrack.ChangeOptions{
 		New:  &conntrack.Enforced{Policy: t.new.Policy, Conntrack: t.new.Conntrack},
-		Past: t.past(), Flush: t.new.Flush, Lost: t.lost, Restored: t.restores, Routes: routes, Openers: openers,
+		Past: t.past(), Flush: t.new.Flush, Lost: t.lost, Routes: routes, Openers: openers,
 	}
 	if t.old != nil {
 		o.Old = &conntrack.Enforced{Policy: t.old.Policy, Conntrack: t.old.Conntrack}
@@ -142,10 +142,9 @@ func (t *transition) keptOpen(forwarding *apply.Forwarding) bool {
 }
 
 // untracks reports whether the step may begin to track what the kernel left out
-// of conntrack before, so that sockets need entries. One that is moot does so only
-// where it restores rules.
+// of conntrack before, so that sockets need entries.
 func (t *transition) untracks() bool {
-	if t.begins() || t.restores {
+	if t.begins() {
 		return true
 	}
 	for _, f := range flow.Families {

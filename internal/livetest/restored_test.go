@@ -1,8 +1,10 @@
 package livetest
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -10,45 +12,59 @@ import (
 	"sgc/internal/flow"
 )
 
-// What began while others had changed the rules has no entry if conntrack saw
-// nothing of it. It goes on when the rules are as they were, whoever sends next.
+// What began while there were no rules has no entry, since conntrack saw nothing of
+// it. It goes on when they are there again, whoever sends next.
 func TestRulesAreRestored(t *testing.T) {
 	t.Parallel()
-	for _, change := range []struct {
-		name string
-		do   func(*nftables.Conn, *nftables.Chain)
-	}{
-		{"no rules are left", (*nftables.Conn).FlushChain},
-		{"everything is let through, and kept out of conntrack", func(c *nftables.Conn, chain *nftables.Chain) {
-			if chain.Hooknum == nil {
-				return
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, plain)
+			p := narrowed(d, friends...)
+			s.apply(p)
+			s.tamper((*nftables.Conn).FlushChain)
+			talks := s.standing(d)
+			s.haveNone("while there are no rules", talks...)
+			mark(talks...)
+			s.apply(p)
+			s.smoothly("after the rules were restored", talks...)
+			for _, k := range talks {
+				if k.port != otherService { // which everybody may use
+					s.haveEntries("after the rules were restored", k)
+				}
 			}
-			rule := &nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}}
-			if *chain.Priority == *nftables.ChainPriorityRaw {
-				rule.Exprs = append([]expr.Any{&expr.Notrack{}}, rule.Exprs...)
-			}
-			c.InsertRule(rule)
-		}},
-	} {
-		for _, d := range flow.Directions {
-			t.Run(change.name+"/"+d.String(), func(t *testing.T) {
-				t.Parallel()
-				s := newStand(t, plain)
-				p := narrowed(d, friends...)
-				s.apply(p)
-				s.tamper(change.do)
-				talks := s.standing(d)
-				s.haveNone("while the rules are others", talks...)
-				mark(talks...)
-				s.apply(p)
-				s.smoothly("after the rules were restored", talks...)
-				for _, k := range talks {
-					if k.port != otherService { // which everybody may use
-						s.haveEntries("after the rules were restored", k)
-					}
+		})
+	}
+}
+
+// Entries that conntrack made of open flows while nothing kept them out of it go
+// when the rules are restored, and the flows end with their rule, whoever had sent
+// first.
+func TestNotrackIsRestored(t *testing.T) {
+	t.Parallel()
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, plain)
+			s.apply(open(d))
+			talks := s.open(s.serviceCalls(d)...)
+			s.tamper(func(c *nftables.Conn, chain *nftables.Chain) {
+				if chain.Hooknum != nil && *chain.Priority == *nftables.ChainPriorityRaw && *chain.Hooknum == *nftables.ChainHookOutput {
+					c.FlushChain(chain)
 				}
 			})
-		}
+			if !before(time.Now().Add(patience), func() bool {
+				entries := s.entries()
+				return !slices.ContainsFunc(talks, func(k *talk) bool { _, there := entryOf(entries, k); return !there })
+			}) {
+				t.Fatal("conntrack does not see what the host sends")
+			}
+			s.apply(open(d))
+			s.haveNone("after the rules were restored", talks...)
+			s.goOn("after the rules were restored", talks...)
+			s.apply(closed(d))
+			s.areCut("closed", talks...)
+		})
 	}
 }
 
