@@ -27,7 +27,7 @@ func (r *Run) act(a Action, s *Step, next Action) ([]Verdict, error) {
 			return r.options.Enforcer.Destroy(r.ctx, r.place)
 		})
 	case *Begin:
-		_, err := r.begin(a.Flow, r.real(a.Flow.Interval))
+		_, err := r.begin(a.Flow, r.real(a.Flow.Interval), attemptTime)
 		return nil, err
 	case *Stop:
 		p := r.named(a.Flow)
@@ -102,20 +102,25 @@ func (r *Run) named(name string) *player {
 // How often and how long a run looks whether something has come true.
 const (
 	lookEvery = 2 * time.Millisecond
+	// lookTakes is what the time between two looks counts at most.
+	lookTakes = 5 * lookEvery
 	// patience is for what should have happened at once: one that is in vain
 	// ends after it.
 	patience = 5 * time.Second
 )
 
-// until waits until f is true or the time is over.
+// until waits until f is true or the time is over. Time in which the machine stood
+// still does not count: nothing could have come true.
 func (r *Run) until(limit time.Duration, f func() bool) bool {
-	for end := time.Now().Add(limit); ; {
+	for waited := time.Duration(0); ; {
 		if f() {
 			return true
 		}
-		if time.Now().After(end) || !sleepUntil(r.ctx, time.Now().Add(lookEvery)) {
+		now := time.Now()
+		if waited >= limit || !sleepUntil(r.ctx, now.Add(lookEvery)) {
 			return false
 		}
+		waited += min(time.Since(now), lookTakes)
 	}
 }
 

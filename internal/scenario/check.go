@@ -8,6 +8,9 @@ import (
 // A check sends at its own pace, whatever the speed.
 const (
 	checkInterval = 50 * time.Millisecond
+	// checkAttempt is how long an attempt to connect may take. One that comes too
+	// soon to its end is made again.
+	checkAttempt = 250 * time.Millisecond
 	// checkPackets are enough to call a flow refused.
 	checkPackets = 3
 	// checkPatience is how long a flow may take that should be allowed.
@@ -20,7 +23,7 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 	if c.Traffic == Refused {
 		spec.Count = checkPackets
 	}
-	p, err := r.begin(&spec, checkInterval)
+	p, err := r.begin(&spec, checkInterval, checkAttempt)
 	if err != nil {
 		return nil, err
 	}

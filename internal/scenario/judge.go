@@ -61,8 +61,12 @@ const (
 	// what was lost, and the machine may be busy. If nothing of TCP had passed for
 	// a while, that is longer by this while, since it waits twice as long each time.
 	goodGrace = 3 * time.Second
-	// badGrace is how long a packet that should not pass is watched.
+	// badGrace is how long a packet that should not pass is watched, without the
+	// time in which the machine stood still.
 	badGrace = 250 * time.Millisecond
+	// quietGrace is how long the end of a step waits for a moment at which nothing
+	// is under way of what should pass.
+	quietGrace = time.Second
 )
 
 // from returns where the window of an expectation begins. Survivors are looked
@@ -94,14 +98,16 @@ type judgement struct {
 	e         *Expectation
 	p         *player
 	from, end time.Duration
-	// outage is for how long nothing of TCP had passed.
+	// outage is for how long a side of TCP had got nothing through.
 	outage      time.Duration
 	explanation []string
 	// idle is the flow's idle timeout, before the speed divides it.
 	idle time.Duration
-	// entry is nil for none; looked says that it was looked for.
+	// entry is nil for none; looked says that it was looked for, and read when the
+	// kernel had listed it, which takes long where somebody else has many.
 	entry  *lab.Entry
 	looked bool
+	read   time.Duration
 }
 
 // judgement keeps what an expectation needs to know of the present moment.
@@ -120,24 +126,30 @@ func (r *Run) sight(p *player, from, end time.Duration) *judgement {
 // asksForEntry reports whether the expectation is one of conntrack, too.
 func (e *Expectation) asksForEntry() bool { return e.Tracked != nil || e.Timeout != 0 }
 
-// look finds the flow's entry.
-func (j *judgement) look(entries []lab.Entry) { j.entry, j.looked = j.p.entryIn(entries), true }
+// look finds the flow's entry among those that the kernel has just listed.
+func (j *judgement) look(entries []lab.Entry) {
+	j.entry, j.looked, j.read = j.p.entryIn(entries), true, j.run.now()
+}
 
-// cutoff is until when a packet may have passed. What should not pass may do so
-// only as long as nothing has changed.
+// cutoff is until when a packet may have passed. What should not pass must not do
+// so as long as nothing has changed.
 func (j *judgement) cutoff() time.Duration {
-	if j.e.Traffic != Refused && j.e.Traffic != Cut {
+	if !j.e.isOfNothing() {
 		return j.end + goodGrace + j.outage
 	}
+	now := j.run.now()
 	j.run.mu.Lock()
 	defer j.run.mu.Unlock()
 	for _, m := range j.run.marks {
 		if m.Begun >= j.end {
-			return min(m.Begun, j.end+badGrace)
+			return min(m.Begun, now)
 		}
 	}
-	return j.end + badGrace
+	return now
 }
+
+// isOfNothing reports whether nothing should pass.
+func (e *Expectation) isOfNothing() bool { return e.Traffic == Refused || e.Traffic == Cut }
 
 // verdict holds the expectation against the record.
 func (j *judgement) verdict() Verdict {
@@ -150,12 +162,10 @@ func (j *judgement) verdict() Verdict {
 		problem = e.judge(p.spec, &c)
 		return problem == ""
 	}
-	switch e.Traffic {
-	case Refused, Cut:
-		// Nothing may come late.
-		sleepUntil(j.run.ctx, j.run.began.Add(j.end+badGrace))
-		look()
-	default:
+	if e.isOfNothing() {
+		// Nor may anything come late.
+		j.run.until(badGrace, func() bool { return !look() })
+	} else {
 		j.run.until(time.Until(j.run.began.Add(j.cutoff())), look)
 	}
 	v.Seen = p.seen(&c)
@@ -277,11 +287,11 @@ func (e *Expectation) silent(f *Flow, c *counts) []Side {
 // await gives the flows of a step's expectations time until each has sent
 // something to judge by: after a change that took long, or where a wait was short
 // of a flow's interval, none might have. A flow that sends no more is not waited
-// for, nor are flows that a change holds.
-func (r *Run) await(s *Step) {
+// for, nor are flows that a change holds. It returns the end of the step.
+func (r *Run) await(s *Step) (end time.Duration) {
 	for _, e := range s.Expects {
 		if r.held {
-			return
+			break
 		}
 		p := r.named(e.Flow)
 		from := r.from(e, s, p)
@@ -292,6 +302,24 @@ func (r *Run) await(s *Step) {
 			return sides == nil || slices.ContainsFunc(sides, p.isDone)
 		})
 	}
+	// The next change may come at once. What a busy machine has not delivered by
+	// then, or not even taken from its sender, would meet the rules of another step.
+	r.until(quietGrace, func() bool {
+		end = r.now()
+		return !slices.ContainsFunc(s.Expects, func(e *Expectation) bool { return r.isUnderWay(e, s, end) })
+	})
+	return end
+}
+
+// isUnderWay reports whether the expectation is one of packets that should pass,
+// and some of those sent so far have not.
+func (r *Run) isUnderWay(e *Expectation, s *Step, now time.Duration) bool {
+	if e.isOfNothing() {
+		return false
+	}
+	p := r.named(e.Flow)
+	c := p.window(r.from(e, s, p), now, now)
+	return c.lost() > e.allowance(&c) && e.judge(p.spec, &c) != ""
 }
 
 // looksBad reports whether the expectation is not met as far as is known now.
@@ -328,9 +356,10 @@ func (j *judgement) entryProblem() string {
 		return ""
 	}
 	// The kernel rounds what is left down, and what the flow last sent may not
-	// have come as far as the managed host.
+	// have come as far as the managed host. The time until the entry was read may
+	// have passed before or after the kernel came to it.
 	most, left := j.run.timeout(e.Timeout), time.Duration(entry.Seconds)*time.Second
-	idle := j.end - j.p.window(0, j.end, j.end).lastSent
+	idle := j.read - j.p.window(0, j.end, j.end).lastSent
 	if left > most || left < most-idle-2*time.Second {
 		return fmt.Sprintf("the entry ends in %s, of a timeout of %s", left, most)
 	}

@@ -71,6 +71,10 @@ func (j *judgement) pace() string {
 	if took := r.longestChange(j.from, until); took >= longChange && r.speed > 1 {
 		late, worst = append(late, "a change took "+tenths(took)), max(worst, took)
 	}
+	// The kernel lists the entries of all hosts of the machine.
+	if took := j.read - j.end; j.looked && took >= longChange {
+		late, worst = append(late, "the kernel took "+tenths(took)+" to list conntrack's entries"), max(worst, took)
+	}
 	if late == nil {
 		return ""
 	}

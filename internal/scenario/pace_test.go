@@ -27,6 +27,10 @@ policy "p" {
 }
 `
 
+// mostRepeats bounds for how long a scenario is played again that a machine was too
+// slow for to show anything.
+const mostRepeats = 2 * time.Minute
+
 // playText plays a scenario whose changes do nothing but what apply does.
 func playText(t *testing.T, text string, apply func()) *Result {
 	t.Helper()
@@ -77,7 +81,8 @@ step "nothing" {
 
 // Who has sent all that it is to send is not waited for.
 func TestExpectationsDoNotWaitInVain(t *testing.T) {
-	r := playText(t, `
+	for begun := time.Now(); ; {
+		r := playText(t, `
 step "one" {
   start "ping" {
     protocol = "icmp"
@@ -94,9 +99,17 @@ step "two" {
   expect "ping" { traffic = "allowed" }
 }
 `, func() {})
-	two := r.Steps[1]
-	if two.Took >= patience || two.Verdicts[0].Met {
-		t.Errorf("it took %s: %s", two.Took, two.Verdicts[0].Seen)
+		two := r.Steps[1]
+		if two.Verdicts[0].Met {
+			t.Fatal(two.Verdicts[0].Seen)
+		}
+		if two.Took < patience {
+			return
+		}
+		// Or the machine stood still for so long.
+		if time.Since(begun) > mostRepeats {
+			t.Fatalf("it took %s: %s", two.Took, two.Verdicts[0].Seen)
+		}
 	}
 }
 
@@ -154,6 +167,11 @@ step "before" {
 }
 step "a change that takes long" {
   apply "p" { hold = true }
+  wait {
+    flow   = "ping"
+    passed = 1
+    over   = "step"
+  }
   expect "ping" { traffic = "refused" }
 }
 `, func() { time.Sleep(1500 * time.Millisecond) })
@@ -198,6 +216,10 @@ func TestPace(t *testing.T) {
 	if got := (&judgement{run: r, p: p, from: 50 * time.Second, end: 65 * time.Second, idle: 30 * time.Second}).pace(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	listed := &judgement{run: r, p: p, from: 44500 * time.Millisecond, end: 59 * time.Second, idle: 0, looked: true, read: 62400 * time.Millisecond}
+	if got, want := listed.pace(), "the kernel took 3.4 s to list conntrack's entries, which is 34.0 s of the scenario: this machine is too slow for speed 10; try --speed 2"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	r.speed = 1
 	p.interval = time.Minute
 	if got := (&judgement{run: r, p: p, from: 44200 * time.Millisecond, end: 59 * time.Second, idle: 30 * time.Second}).pace(); got != "" {
@@ -210,7 +232,8 @@ func TestPace(t *testing.T) {
 
 // A count is kept, of TCP too: the attempt to connect is of the number.
 func TestCountOfAConnection(t *testing.T) {
-	r := playText(t, `
+	for begun := time.Now(); ; {
+		r := playText(t, `
 step "one" {
   start "attempt" {
     protocol = "tcp"
@@ -243,11 +266,29 @@ step "one" {
   }
 }
 `, func() {})
-	for _, v := range r.Steps[0].Verdicts {
-		if !v.Met {
-			t.Errorf("%s: %s", v.Flow, v.Seen)
+		if lateAttempts(r) && time.Since(begun) < mostRepeats {
+			continue
+		}
+		for _, v := range r.Steps[0].Verdicts {
+			if !v.Met {
+				t.Errorf("%s: %s", v.Flow, v.Seen)
+			}
+		}
+		return
+	}
+}
+
+// lateAttempts reports whether an attempt to connect did not pass. Nothing refuses
+// any here, but a machine that stands still may not answer within attemptTime.
+func lateAttempts(r *Result) bool {
+	for _, l := range r.Timeline.Lanes {
+		for i := range l.Packets {
+			if p := &l.Packets[i]; p.Open && p.Arrived == 0 {
+				return true
+			}
 		}
 	}
+	return false
 }
 
 // A timeout that the speed leaves too little of is not compared with anything.

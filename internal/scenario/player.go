@@ -19,11 +19,11 @@ type player struct {
 	// number is the flow's in its run.
 	number         uint32
 	sourcePort, id uint16
-	// interval is the real one.
-	interval time.Duration
-	ctx      context.Context
-	cancel   context.CancelFunc
-	work     sync.WaitGroup
+	// interval is the real one, attempt how long one to open a connection may take.
+	interval, attempt time.Duration
+	ctx               context.Context
+	cancel            context.CancelFunc
+	work              sync.WaitGroup
 	// limit is the number of packets that the opener may send for now, 0 for no
 	// limit.
 	limit atomic.Int64
@@ -172,19 +172,23 @@ func (p *player) isDone(side Side) bool {
 	return count > 0 && p.sentBy(side) >= count
 }
 
-// longOutage is what is waited for at most.
-const longOutage = 30 * time.Second
+// longOutage is what is waited for at most: as long as Linux waits at most before
+// it sends again.
+const longOutage = 2 * time.Minute
 
-// outage is for how long nothing of a flow of TCP has passed that had passed
-// before. It is about as long again until TCP sends what was lost.
-func (p *player) outage(now time.Duration) time.Duration {
+// outage is for how long a side of a connection of TCP has not got anything
+// through. It is about as long again until TCP sends what was lost. Each side
+// keeps its own time: what one of them sends may pass long before.
+func (p *player) outage(now time.Duration) (longest time.Duration) {
 	if p.spec.Protocol != protocolTCP {
 		return 0
 	}
-	if passed := p.window(0, now, now).lastPassed; passed != 0 {
-		return min(now-passed, longOutage)
+	for _, since := range p.window(0, now, now).waiting {
+		if since != 0 {
+			longest = max(longest, now-since)
+		}
 	}
-	return 0
+	return min(longest, longOutage)
 }
 
 // respond starts the responder's sending, once.
@@ -197,12 +201,13 @@ func (p *player) respond(send func(message) error) {
 	})
 }
 
-// begin starts a flow. The other side's service must be there already.
-func (r *Run) begin(spec *Flow, interval time.Duration) (*player, error) {
+// begin starts a flow, with the real times of its interval and of an attempt to
+// open a connection.
+func (r *Run) begin(spec *Flow, interval, attempt time.Duration) (*player, error) {
 	r.mu.Lock()
 	number := uint32(len(r.players)) + 1
 	r.mu.Unlock()
-	p := &player{run: r, spec: spec, number: number, interval: interval, sourcePort: spec.SourcePort, id: spec.ID}
+	p := &player{run: r, spec: spec, number: number, interval: interval, attempt: attempt, sourcePort: spec.SourcePort, id: spec.ID}
 	if spec.Protocol.HasPorts() && p.sourcePort == 0 {
 		p.sourcePort = firstSourcePort + uint16(number)
 	}

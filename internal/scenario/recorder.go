@@ -132,9 +132,12 @@ type counts struct {
 	before bool
 	// slowest is the longest that a packet took that passed.
 	slowest time.Duration
-	// lastSent is when the last packet of either side was sent, lastPassed when
-	// the last one passed; 0 for none.
-	lastSent, lastPassed time.Duration
+	// lastSent is when the last packet of either side was sent, 0 for none.
+	lastSent time.Duration
+	// waiting is when each side sent the first of those packets that are still to
+	// pass, behind the last that did; 0 for none. Attempts to connect are none of
+	// them, nor is what was not sent.
+	waiting [2]time.Duration
 }
 
 // window counts the packets that were sent from one time to another, and those
@@ -162,10 +165,12 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		if passed {
 			c.passed[p.Side]++
 			c.slowest = max(c.slowest, at-p.Sent)
-			c.lastPassed = max(c.lastPassed, at)
+			c.waiting[p.Side] = 0
 			if p.Side == Opener && c.first == 0 {
 				c.first = p.Seq
 			}
+		} else if c.waiting[p.Side] == 0 && !p.Open && p.Failed == "" {
+			c.waiting[p.Side] = p.Sent
 		}
 		if p.Failed != "" {
 			c.failed[p.Side]++

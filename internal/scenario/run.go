@@ -256,8 +256,7 @@ func (r *Run) step(number int, s *Step) error {
 			r.windows[s.Name] = w
 		}
 	}
-	r.await(s)
-	end := r.now()
+	end := r.await(s)
 	judgements, err := r.judgements(s, end)
 	if err != nil {
 		return err

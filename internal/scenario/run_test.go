@@ -65,8 +65,8 @@ step "is interrupted" {
 	defer cancel()
 	var interrupted time.Time
 	run := Start(ctx, l.Scenario, Options{StateDir: t.TempDir(), Enforcer: stub(func() {
-		interrupted = time.Now()
 		cancel()
+		interrupted = time.Now()
 	})})
 	result := run.Wait()
 	if !errors.Is(result.Err, context.Canceled) {

@@ -6,18 +6,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"sgc/internal/flow"
 	"sgc/internal/lab"
 )
 
-// How long an attempt to open a connection may take: the flow's interval within
-// these bounds. The kernel sends a SYN once a second.
-const (
-	leastAttempt = 250 * time.Millisecond
-	mostAttempt  = time.Second
-)
+// attemptTime is how long an attempt to open a connection may take. The kernel
+// sends a SYN once a second.
+const attemptTime = time.Second
 
 var errNoAnswer = errors.New("no answer to the attempt to connect")
 
@@ -50,7 +48,8 @@ func (p *player) openTCP(from, reaches *lab.Namespace) error {
 				return
 			}
 		}
-		p.pace(Opener, count, false, func(m message) error { return p.write(conn, m) })
+		out := p.writer(conn)
+		p.pace(Opener, count, false, out.write)
 	})
 	return nil
 }
@@ -62,7 +61,7 @@ func (p *player) connect(from *lab.Namespace) *net.TCPConn {
 	for conn == nil && p.ctx.Err() == nil && (p.spec.Count == 0 || p.sentBy(Opener) < p.spec.Count) {
 		begun := time.Now()
 		p.pace(Opener, 1, true, func(m message) error {
-			ctx, cancel := context.WithTimeout(p.ctx, max(leastAttempt, min(p.interval, mostAttempt)))
+			ctx, cancel := context.WithTimeout(p.ctx, p.attempt)
 			defer cancel()
 			c, err := from.DialTCP(ctx, local, remote)
 			if err != nil {
@@ -110,7 +109,7 @@ func (r *Run) accept(l *net.TCPListener) {
 				p.observe(from)
 			}
 			p.arrived(m.side, m.seq, p.run.now())
-			p.respond(func(m message) error { return p.write(conn, m) })
+			p.respond(p.writer(conn).write)
 			if p.skip(conn) == nil {
 				p.read(conn, Opener)
 			}
@@ -123,14 +122,43 @@ func (r *Run) accept(l *net.TCPListener) {
 // late is not even tried.
 const writePatience = 2 * time.Second
 
+// writeBuffer is room for what a connection sends while nothing of it passes, at
+// the pace of most scenarios for minutes. The system's own limit may be lower.
+const writeBuffer = 1 << 20
+
+// writer writes the messages of one side to a connection.
+type writer struct {
+	conn     net.Conn
+	size     int
+	patience time.Duration
+	// rest is what did not fit of a message that was begun: it comes before the next,
+	// or whoever reads would find the end of one in the middle of another.
+	rest []byte
+}
+
+func (p *player) writer(conn *net.TCPConn) *writer {
+	// A smaller buffer does as well, for a shorter time.
+	_ = conn.SetWriteBuffer(writeBuffer)
+	return &writer{conn: conn, size: p.spec.Size, patience: max(p.interval, writePatience)}
+}
+
 // write sends a message. What does not fit into the socket's buffer for that long
-// is not sent: the other side has stopped to take anything.
-func (p *player) write(conn *net.TCPConn, m message) error {
-	if err := conn.SetWriteDeadline(time.Now().Add(max(p.interval, writePatience))); err != nil {
+// is not sent: the other side has stopped to take anything. A message of which a
+// part did is under way.
+func (w *writer) write(m message) error {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(w.patience)); err != nil {
 		return err
 	}
-	_, err := conn.Write(m.marshal(p.spec.Size))
-	return err
+	n, err := w.conn.Write(w.rest)
+	if w.rest = w.rest[n:]; err != nil {
+		return err
+	}
+	b := m.marshal(w.size)
+	if n, err = w.conn.Write(b); n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	w.rest = b[n:]
+	return nil
 }
 
 // read takes the messages of a side until the connection ends.
