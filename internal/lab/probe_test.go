@@ -2,6 +2,8 @@ package lab_test
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/nftables"
@@ -34,6 +36,32 @@ func dropFrom(t *testing.T, ns *lab.Namespace, source netip.Addr) {
 	}
 }
 
+// keepEntries makes the host's conntrack entries last for ten minutes: from a packet
+// to the look at its entry, a busy machine may take as long as the kernel keeps it.
+func keepEntries(t *testing.T, j *lab.Judge, host *lab.Namespace) {
+	t.Helper()
+	// Asking for entries makes the kernel load conntrack, which shows its settings
+	// then.
+	if _, err := j.Witness().Entries(); err != nil {
+		t.Fatal(err)
+	}
+	err := host.Do(func() error {
+		files, err := filepath.Glob("/proc/sys/net/netfilter/nf_conntrack_*timeout*")
+		if err != nil || len(files) == 0 {
+			t.Errorf("no timeouts of conntrack: %v", err)
+		}
+		for _, file := range files {
+			if err := os.WriteFile(file, []byte("600"), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTry(t *testing.T) {
 	t.Parallel()
 	host4, host6 := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")
@@ -42,6 +70,7 @@ func TestTry(t *testing.T) {
 	s := labtest.Stand(t, []netip.Prefix{netip.PrefixFrom(host4, 32), netip.PrefixFrom(host6, 128)}, "eth0")
 	dropFrom(t, s.Host, bad)
 	j := labtest.Judge(t, s)
+	keepEntries(t, j, s.Host)
 
 	packet := func(d flow.Direction, protocol flow.Protocol, peer netip.Addr) flow.Packet {
 		p := flow.Packet{Interface: "eth0", Direction: d, Protocol: protocol, Source: peer, Dest: host4, HopLimit: 64}
@@ -129,6 +158,7 @@ func TestTryOfManyFlows(t *testing.T) {
 	s := labtest.Stand(t, []netip.Prefix{netip.PrefixFrom(host, 32)}, "eth0")
 	dropFrom(t, s.Host, netip.MustParseAddr("198.51.100.2"))
 	j := labtest.Judge(t, s)
+	keepEntries(t, j, s.Host)
 	const flows = 2500
 	trials := make([]lab.Trial, 2*flows)
 	for n := range flows {

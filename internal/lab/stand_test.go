@@ -196,6 +196,7 @@ func TestOpenerLeavesAnEntryAndNothingAnswers(t *testing.T) {
 	t.Parallel()
 	s := labtest.Stand(t, standLocal, "eth0")
 	j := labtest.Judge(t, s)
+	keepEntries(t, j, s.Host)
 	for _, protocol := range []flow.Protocol{flow.TCP, flow.UDP} {
 		for i, p := range crossing(protocol, 4711) {
 			p.SourcePort += uint16(i)
