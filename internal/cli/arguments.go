@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/agext/levenshtein"
 	"github.com/urfave/cli/v2"
@@ -81,6 +83,9 @@ func arrange(args []string, commands []*cli.Command) (line, error) {
 			i++
 			value = args[i]
 		}
+		if err := checkValue(flag, name, value); err != nil {
+			return l, err
+		}
 		flags = append(flags, "--"+name+"="+value)
 	}
 	if l.command != nil {
@@ -106,6 +111,28 @@ func flagTable(flags []cli.Flag) map[string]cli.Flag {
 func takesValue(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return !ok || d.TakesValue()
+}
+
+// checkValue says what is wrong with a value, and what would be right. The flag
+// parser's own words name neither.
+func checkValue(f cli.Flag, name, value string) error {
+	var err error
+	var right string
+	switch f.(type) {
+	case *cli.BoolFlag:
+		_, err = strconv.ParseBool(value)
+		right = "is true or false"
+	case *cli.IntFlag:
+		_, err = strconv.ParseInt(value, 0, 0)
+		right = "is a whole number"
+	case *cli.DurationFlag:
+		_, err = time.ParseDuration(value)
+		right = "is a time with its unit, such as 90s or 5m"
+	}
+	if err != nil {
+		return fmt.Errorf("the value of --%s %s, not %q", name, right, value)
+	}
+	return nil
 }
 
 func commandNamed(name string, commands []*cli.Command) (*cli.Command, error) {
