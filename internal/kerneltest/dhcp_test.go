@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,7 +116,12 @@ func TestDHCPClientKeepsItsLease(t *testing.T) {
 			serveDHCP(t, host, far)
 			wire := wireTo(t, far, host)
 			script := filepath.Join(t.TempDir(), "script")
-			if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$1 $ip\"\n"), 0o700); err != nil {
+			// Nobody may run a file that somebody else has open for writing, as a
+			// process has that another test starts meanwhile.
+			syscall.ForkLock.RLock()
+			err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$1 $ip\"\n"), 0o700)
+			syscall.ForkLock.RUnlock()
+			if err != nil {
 				t.Fatal(err)
 			}
 			cmd, lines := start(t, host, client, "udhcpc", "-f", "-i", "eth0", "-s", script, "-t", "60", "-T", "1")

@@ -31,13 +31,13 @@ const longestStall = time.Second
 // stalls. What a missing or a wrong entry does, it does each time.
 func TestSeededFlowsDoNotStall(t *testing.T) {
 	s := newSeedingScene(t)
-	s.flows(t)
-	for tries := 3; ; tries-- {
+	for end := time.Now().Add(4 * patience); ; {
+		s.flows(t)
 		stalled := s.comesIntoForce(t)
 		if len(stalled) == 0 || t.Failed() {
 			return
 		}
-		if tries == 1 {
+		if time.Now().After(end) {
 			t.Fatal(strings.Join(stalled, "\n"))
 		}
 		t.Logf("once more, since this may be luck:\n%s", strings.Join(stalled, "\n"))
@@ -99,7 +99,8 @@ func (s *seedingScene) comesIntoForce(t *testing.T) (stalled []string) {
 	return stalled
 }
 
-// forget takes the rules and all entries away.
+// forget takes the rules and all entries away, and waits until everything flows
+// that has begun.
 func (s *seedingScene) forget(t *testing.T) {
 	t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(s.host.FD()))
@@ -121,6 +122,12 @@ func (s *seedingScene) forget(t *testing.T) {
 		return len(entries) == 0
 	}) {
 		t.Fatal("the kernel goes on tracking without rules")
+	}
+	s.restart()
+	for _, one := range s.streams {
+		if !eventually(func() bool { bytes, _ := one.measured(); return bytes > 0 }) {
+			t.Fatalf("%s: stands still without rules, too", one.name)
+		}
 	}
 }
 
