@@ -311,15 +311,12 @@ func (r *Run) await(s *Step) (end time.Duration) {
 	return end
 }
 
-// isUnderWay reports whether the expectation is one of packets that should pass,
-// and some of those sent so far have not.
+// isUnderWay reports whether the expectation may yet be met by packets that were
+// sent before and have not passed.
 func (r *Run) isUnderWay(e *Expectation, s *Step, now time.Duration) bool {
-	if e.isOfNothing() {
-		return false
-	}
 	p := r.named(e.Flow)
 	c := p.window(r.from(e, s, p), now, now)
-	return c.lost() > e.allowance(&c) && e.judge(p.spec, &c) != ""
+	return !e.isOfNothing() && c.lost() > 0 && e.judge(p.spec, &c) != ""
 }
 
 // looksBad reports whether the expectation is not met as far as is known now.

@@ -77,8 +77,8 @@ func TestStepsEndWhenNothingIsUnderWay(t *testing.T) {
 	if end := r.await(&Step{Name: "step", Expects: []*Expectation{{Flow: "flow", Traffic: Allowed, Over: overStep}}}); end < begun+quietGrace {
 		t.Errorf("it was waited for for %s", end-begun)
 	}
-	if e := (&Expectation{Flow: "flow", Traffic: Cut, Over: overStep}); r.isUnderWay(e, &Step{Name: "step"}, r.now()) {
-		t.Error("what is cut is waited for")
+	if e := (&Expectation{Flow: "flow", Traffic: Cut, Over: overFlow}); r.isUnderWay(e, &Step{Name: "step"}, r.now()) {
+		t.Error("what should not pass is waited for")
 	}
 	if e := (&Expectation{Flow: "flow", Traffic: Allowed, Over: overStep, Lost: 2}); r.isUnderWay(e, &Step{Name: "step"}, r.now()) {
 		t.Error("what may be lost is waited for")
@@ -114,7 +114,10 @@ func TestNothingPassesLate(t *testing.T) {
 func TestOutageIsThatOfASide(t *testing.T) {
 	second := func(n int) time.Duration { return time.Duration(n) * time.Second }
 	_, p := paused(t, flow.TCP)
-	p.sending(Opener, second(1), true) // an attempt that nobody answered
+	p.sending(Opener, second(1), true)
+	if got := p.outage(second(2)); got != 0 {
+		t.Errorf("nobody has answered an attempt to connect, and the outage is %s", got)
+	}
 	p.arrived(Opener, p.sending(Opener, second(2), true), second(2)+1)
 	for n := 3; n < 10; n++ {
 		p.arrived(Opener, p.sending(Opener, second(n), false), second(n)+1)
