@@ -2,12 +2,17 @@ package conntrack
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
 	"sgc/internal/lab/labtest"
@@ -125,12 +130,37 @@ func TestEntriesThatSegmentsBegin(t *testing.T) {
 	if _, err := client.Read(make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
+	// The client's acknowledgement would begin the next entry if it came after the
+	// flush.
+	waitAcknowledged(t, server)
 	is("the server's segment", server.LocalAddr(), true)
 	if err := witness.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	createSeeds(t, table, tcpSeed(client.LocalAddr().String(), "127.0.0.1:80"))
 	is("the product", client.LocalAddr(), false)
+}
+
+// waitAcknowledged waits until the other end has acknowledged all that was sent.
+func waitAcknowledged(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(socketWithin); ; time.Sleep(time.Millisecond) {
+		var left int
+		var failed error
+		if err := raw.Control(func(fd uintptr) { left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil || failed != nil {
+			t.Fatal(errors.Join(err, failed))
+		}
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are not acknowledged", left)
+		}
+	}
 }
 
 // The entry and the socket of a flow have one name.

@@ -9,6 +9,15 @@ import (
 	"sgc/internal/nlmsg"
 )
 
+// Seconds that entries last, however slow the machine is on which a test reads them
+// again. What differs in kind differs here.
+const (
+	tcpSeconds   = 3600
+	udpSeconds   = 3700
+	pingSeconds  = 3800
+	otherSeconds = 3900
+)
+
 // seed is an entry that a test makes.
 type seed struct {
 	original, reply Tuple
@@ -25,12 +34,12 @@ func reversed(t Tuple) Tuple { return t.Reversed() }
 func tcpSeed(from, to string) seed {
 	source, dest := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
 	original := Tuple{Source: source.Addr(), Dest: dest.Addr(), Protocol: flow.TCP, SourcePort: source.Port(), DestPort: dest.Port()}
-	return seed{original: original, reply: reversed(original), status: SeenReply | Assured | Confirmed, seconds: 3600, tcp: TCPEstablished}
+	return seed{original: original, reply: reversed(original), status: SeenReply | Assured | Confirmed, seconds: tcpSeconds, tcp: TCPEstablished}
 }
 
 func udpSeed(from, to string) seed {
 	s := tcpSeed(from, to)
-	s.original.Protocol, s.reply.Protocol, s.tcp, s.seconds = flow.UDP, flow.UDP, TCPNone, 120
+	s.original.Protocol, s.reply.Protocol, s.tcp, s.seconds = flow.UDP, flow.UDP, TCPNone, udpSeconds
 	return s
 }
 
@@ -42,12 +51,12 @@ func pingSeed(from, to string, id uint16) seed {
 	}
 	reply := reversed(original)
 	reply.ICMPType = answer
-	return seed{original: original, reply: reply, status: SeenReply | Confirmed, seconds: 30}
+	return seed{original: original, reply: reply, status: SeenReply | Confirmed, seconds: pingSeconds}
 }
 
 func otherSeed(from, to string, protocol flow.Protocol) seed {
 	original := Tuple{Source: netip.MustParseAddr(from), Dest: netip.MustParseAddr(to), Protocol: protocol}
-	return seed{original: original, reply: reversed(original), status: Confirmed, seconds: 600}
+	return seed{original: original, reply: reversed(original), status: Confirmed, seconds: otherSeconds}
 }
 
 // entry is what is asked of the kernel.
@@ -60,6 +69,12 @@ func (s seed) entry() *Entry {
 
 // appendTo writes what the kernel says of the entry.
 func (s seed) appendTo(m *nlmsg.Message) { s.entry().append(m, s.seconds) }
+
+// remains reports whether the entry is as old as one that was given so long a time
+// since a moment. The kernel tells whole seconds.
+func (e *Entry) remains(given time.Duration, since time.Time) bool {
+	return e.Remaining <= given && e.Remaining >= given-time.Since(since)-2*time.Second
+}
 
 // create makes n entries; it calls next for each.
 func create(t testing.TB, table *Table, n int, next func(i int) seed) {

@@ -22,11 +22,11 @@ interface "eth0" {
   security_groups = [security_group.all]
   always_track "balancers" {
     cidr_blocks             = ["203.0.113.0/24"]
-    tcp_established_timeout = 60
+    tcp_established_timeout = 330
   }
   connection_tracking {
     tcp_established_timeout = 350
-    udp_timeout             = 40
+    udp_timeout             = 60
     udp_stream_timeout      = 120
   }
 }
@@ -34,13 +34,13 @@ interface "eth0" {
 interface "br0" {
   security_groups = [security_group.all]
   connection_tracking {
-    tcp_established_timeout = 100
+    tcp_established_timeout = 310
   }
 }
 
 host {
   conntrack {
-    icmp_timeout    = 20
+    icmp_timeout    = 290
     generic_timeout = 500
   }
   dns_resolvers = ["198.51.100.53"]
@@ -64,40 +64,47 @@ func TestLongLivedEntriesAreShortened(t *testing.T) {
 	}{
 		{"a connection", long(tcpSeed("198.51.100.1:1", "192.0.2.10:80")), 350 * time.Second},
 		{"a connection of IPv6", long(tcpSeed("[2001:db8:1::1]:1", "[2001:db8::10]:80")), 350 * time.Second},
-		{"a connection of a balancer", long(tcpSeed("203.0.113.1:1", "192.0.2.10:80")), 60 * time.Second},
+		{"a connection of a balancer", long(tcpSeed("203.0.113.1:1", "192.0.2.10:80")), 330 * time.Second},
 		{"a connection that is shorter already", lasting(tcpSeed("198.51.100.2:1", "192.0.2.10:80"), 300), 0},
 		{"a connection that ends", inState(long(tcpSeed("198.51.100.3:1", "192.0.2.10:80")), TCPFinWait), 0},
-		{"a routed connection ends where it is forgotten first", long(natted("198.51.100.4:1", "192.0.2.10:80", "172.17.0.2:80", "198.51.100.4:1")), 100 * time.Second},
+		{"a routed connection ends where it is forgotten first", long(natted("198.51.100.4:1", "192.0.2.10:80", "172.17.0.2:80", "198.51.100.4:1")), 310 * time.Second},
 		{"a stream of UDP", long(udpSeed("198.51.100.5:1", "192.0.2.10:53")), 120 * time.Second},
-		{"other UDP", long(unassured(udpSeed("198.51.100.6:1", "192.0.2.10:53"))), 40 * time.Second},
-		{"a ping", long(pingSeed("198.51.100.7", "192.0.2.10", 1)), 20 * time.Second},
-		{"a ping of IPv6", long(pingSeed("2001:db8:1::7", "2001:db8::10", 1)), 20 * time.Second},
+		{"other UDP", long(unassured(udpSeed("198.51.100.6:1", "192.0.2.10:53"))), 60 * time.Second},
+		{"a ping", long(pingSeed("198.51.100.7", "192.0.2.10", 1)), 290 * time.Second},
+		{"a ping of IPv6", long(pingSeed("2001:db8:1::7", "2001:db8::10", 1)), 290 * time.Second},
 		{"another protocol", long(otherSeed("198.51.100.8", "192.0.2.10", 50)), 500 * time.Second},
 		{"a protocol with a tracker of its own", long(greSeed("198.51.100.8:9", "192.0.2.10:9")), 0},
 		{"a question to a resolver, which no rule gives a timeout", long(udpSeed("192.0.2.10:1", "198.51.100.53:53")), 0},
 		{"other UDP with a resolver", long(udpSeed("192.0.2.10:1", "198.51.100.53:54")), 120 * time.Second},
 		{"an exempt peer", long(tcpSeed("198.51.100.99:1", "192.0.2.10:80")), 0},
 		{"a ping of an exempt peer", long(pingSeed("198.51.100.99", "192.0.2.10", 1)), 0},
-		{"a peer that is exempt on its own side alone", long(natted("198.51.100.99:1", "192.0.2.10:80", "172.17.0.2:80", "192.0.2.10:1")), 100 * time.Second},
+		{"a peer that is exempt on its own side alone", long(natted("198.51.100.99:1", "192.0.2.10:80", "172.17.0.2:80", "192.0.2.10:1")), 310 * time.Second},
 		{"the loopback", long(tcpSeed("127.0.0.1:1", "127.0.0.1:80")), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			createSeeds(t, table, tc.seed)
-			r, err := table.Shorten(context.Background(), judge, limits)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all := read(t, table)
-			if len(all) != 1 {
-				t.Fatalf("%v", all)
-			}
 			before := time.Duration(tc.seed.seconds) * time.Second
 			want, done := tc.want, 1
 			if want == 0 {
 				want, done = before, 0
 			}
-			if got := all[0].Remaining; got > want || got < want-20*time.Second || r != (Result{Done: done}) {
-				t.Errorf("%s: remains %s of %s, %+v; want %s", &all[0].Original, got, before, r, want)
+			for ended := true; ended; {
+				begin := time.Now()
+				createSeeds(t, table, tc.seed)
+				r, err := table.Shorten(context.Background(), judge, limits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all := read(t, table)
+				// The machine may stand still until the shortest have ended.
+				if ended = len(all) == 0 && time.Since(begin) >= want; ended {
+					continue
+				}
+				if len(all) != 1 {
+					t.Fatalf("%v", all)
+				}
+				if e := &all[0]; !e.remains(want, begin) || r != (Result{Done: done}) {
+					t.Errorf("%s: remains %s of %s, %+v; want %s", &e.Original, e.Remaining, before, r, want)
+				}
 			}
 			if _, err := table.inBatches(func(b *Batch) error { return table.Entries(context.Background(), b.Delete) }); err != nil {
 				t.Fatal(err)

@@ -144,6 +144,14 @@ func TestEverySocketWithAPeerGetsItsEntry(t *testing.T) {
 			t.Fatal("the sockets do not come to the states they are to be in")
 		}
 	}
+	// None of the entries ends before conntrack has shown it twice.
+	for _, name := range []string{
+		"tcp_timeout_syn_sent", "tcp_timeout_syn_recv", "tcp_timeout_fin_wait", "tcp_timeout_close_wait", "tcp_timeout_last_ack", "udp_timeout_stream",
+	} {
+		if err := n.host.SetSysctl("net/netfilter/nf_conntrack_"+name, "3600"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const h4, h6, p4, p6, assured = "192.0.2.10", "2001:db8::10", "192.0.2.20", "2001:db8::20", "[ASSURED]"
 	tcp := func(state, from string, fromPort int, to string, toPort int, flags string) string {
 		return conntrackLine("tcp", state, from, fromPort, to, toPort, flags)

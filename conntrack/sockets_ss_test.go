@@ -13,16 +13,23 @@ import (
 	"sgc/internal/lab/labtest"
 )
 
-// ssAgrees compares what is listed with what ss lists.
+// ssAgrees compares what is listed with what ss lists, at a time at which no socket
+// changes.
 func ssAgrees(t *testing.T, ns *lab.Namespace, table *Table) {
 	t.Helper()
 	labtest.Command(t, "ss")
-	var ours []string
-	for _, s := range readSockets(t, table) {
-		ours = append(ours, ssLine(s))
+	list := func() []string {
+		var lines []string
+		for _, s := range readSockets(t, table) {
+			lines = append(lines, ssLine(s))
+		}
+		slices.Sort(lines)
+		return lines
 	}
-	theirs := ssLines(t, ns)
-	slices.Sort(ours)
+	ours, theirs := list(), ssLines(t, ns)
+	for !slices.Equal(list(), ours) {
+		ours, theirs = list(), ssLines(t, ns)
+	}
 	slices.Sort(theirs)
 	if !slices.Equal(ours, theirs) {
 		t.Errorf("ours:\n%s\ntheirs:\n%s", strings.Join(ours, "\n"), strings.Join(theirs, "\n"))

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sgc/internal/flow"
+	"sgc/internal/lab"
 )
 
 func readSockets(t testing.TB, table *Table) []Socket {
@@ -56,6 +57,9 @@ const socketWithin = 30 * time.Second
 // be listed.
 func everySocket(t testing.TB, n neighbours) []Socket {
 	t.Helper()
+	for _, ns := range []*lab.Namespace{n.host, n.peer} {
+		lingering(t, ns)
+	}
 	host, peer := newSocketMaker(t, n.host), newSocketMaker(t, n.peer)
 	var want []Socket
 	with := func(s Socket, more ...func(*Socket)) {
@@ -185,6 +189,20 @@ func everySocket(t testing.TB, n neighbours) []Socket {
 	host.connect(udp6, "[::]:5012", "[::ffff:192.0.2.20]:53")
 	with(connectedSocket(flow.UDP, Connected, "192.0.2.10:5012", "192.0.2.20:53"))
 	return want
+}
+
+// lingering makes TCP of the namespace keep for many minutes what it gives up after
+// one or two: connections that nobody answers, or that no process has any more.
+// TimeWait alone is not to be prolonged.
+func lingering(t testing.TB, ns *lab.Namespace) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"tcp_syn_retries": "30", "tcp_synack_retries": "30", "tcp_orphan_retries": "30", "tcp_fin_timeout": "3600",
+	} {
+		if err := ns.SetSysctl("net/ipv4/"+name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // waitClosed waits until the other side has ended its stream.
