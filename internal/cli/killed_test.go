@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"path/filepath"
@@ -109,23 +110,53 @@ func TestKilledDestroy(t *testing.T) {
 	}
 }
 
-// fastest runs children, several times, and returns how long a run takes at
-// least: some may take far longer, where the machine stands still meanwhile.
-func (s *stage) fastest(commands ...[]string) time.Duration {
+// killer kills children at any moment of their runs. How long a run takes depends
+// on what else the machine does, and changes from one to the next.
+type killer struct {
+	random *rand.Rand
+	// whole is how long a run of a command takes, as far as is known.
+	whole map[string]time.Duration
+	// killed counts the runs that did not come to their end.
+	killed int
+}
+
+func newKiller(t *testing.T) *killer {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return &killer{random: rand.New(rand.NewPCG(seed, 0)), whole: map[string]time.Duration{}}
+}
+
+// start starts a child, and kills it unless it ends before.
+func (k *killer) start(s *stage, command ...string) {
 	s.t.Helper()
-	var least time.Duration
-	for range 2 {
-		for _, command := range commands {
-			start := time.Now()
-			if out, err := s.child(command...).CombinedOutput(); err != nil {
-				s.t.Fatalf("sgc %s: %v\n%s", strings.Join(command, " "), err, out)
-			}
-			if took := time.Since(start); least == 0 || took < least {
-				least = took
-			}
-		}
+	whole, known := k.whole[command[0]]
+	if !known {
+		whole = 300 * time.Millisecond
 	}
-	return least
+	var out bytes.Buffer
+	cmd := s.child(command...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	begun := time.Now()
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			s.t.Fatalf("sgc %s: %v\n%s", strings.Join(command, " "), err, &out)
+		}
+		k.whole[command[0]] = time.Since(begun)
+		return
+	case <-time.After(time.Duration(k.random.Int64N(int64(whole)))):
+	}
+	_ = cmd.Process.Kill() // it may have ended just now
+	if <-ended != nil {
+		k.killed++
+		// Who knows how long it would have gone on.
+		k.whole[command[0]] = whole + whole/2
+	}
 }
 
 // Wherever a real kill -9 hits: the kernel holds one policy or the other as a
@@ -136,21 +167,9 @@ func TestKillAtAnyMoment(t *testing.T) {
 	s.write("db/db.hcl", dbPolicy)
 	paths := []string{filepath.Join(s.dir, "db"), filepath.Join(s.dir, "web")}
 	s.mustRun("apply", "--auto-approve", paths[1])
-	window := s.fastest([]string{"apply", "--auto-approve", paths[0]}, []string{"apply", "--auto-approve", paths[1]})
-	seed := rand.Uint64()
-	t.Logf("seed %d, kills within %v", seed, window)
-	random := rand.New(rand.NewPCG(seed, 0))
-	killed := 0
-	for i := range 24 {
-		cmd := s.child("apply", "--auto-approve", paths[i%2])
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(random.Int64N(int64(window))))
-		_ = cmd.Process.Kill() // it may have been faster
-		if cmd.Wait() != nil {
-			killed++
-		}
+	k := newKiller(t)
+	for i := 0; i < 24 || k.killed == 0 && i < 240; i++ {
+		k.start(s, "apply", "--auto-approve", paths[i%2])
 
 		r := s.mustRun("status")
 		if !strings.Contains(r.out, "drift\n  none\n") {
@@ -167,7 +186,8 @@ func TestKillAtAnyMoment(t *testing.T) {
 			}
 		}
 	}
-	if killed == 0 {
+	t.Logf("%d runs were cut off", k.killed)
+	if k.killed == 0 {
 		t.Error("no kill hit a running apply")
 	}
 }

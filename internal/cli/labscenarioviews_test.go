@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"sgc/internal/lab/labtest"
 )
@@ -83,8 +83,12 @@ step "nothing more is sent" {
 			got = append(got, e.Flow+": "+problem)
 		}
 	}
+	// It looks again and again, and a second one may have passed before it does.
+	if len(got) > 0 {
+		got[0] = regexp.MustCompile(`^passes: [123] passed`).ReplaceAllString(got[0], "passes: N passed")
+	}
 	want := []string{
-		"passes: 1 passed; conntrack has an entry of it",
+		"passes: N passed; conntrack has an entry of it",
 		"does not pass: server sent 0, 0 arrived; none passed; conntrack has no entry of it",
 		"security_group.web.ingress.ssh: ",
 		"ping: 5 passed",
@@ -142,7 +146,7 @@ func TestScenarioForPrograms(t *testing.T) {
 			t.Errorf("got %+v", l)
 		}
 		for n, p := range l.Packets {
-			if p.Seq != n+1 || p.Answered != 0 || p.Arrived != 0 || p.Sent < tl.Marks[0].Ended || p.Sent > tl.Length+time.Second {
+			if p.Seq != n+1 || p.Answered != 0 || p.Arrived != 0 || p.Sent < tl.Marks[0].Ended || p.Sent > l.Ended {
 				t.Errorf("packet %d is %+v", n, p)
 			}
 		}

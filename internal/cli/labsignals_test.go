@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,32 +75,49 @@ func leftIn(t *testing.T, dir string) []os.DirEntry {
 func TestScenariosClearUpAfterSignals(t *testing.T) {
 	labtest.Require(t)
 	_, long := quickAndLong(t)
-	for _, signals := range [][]os.Signal{{syscall.SIGHUP, syscall.SIGHUP}, {os.Interrupt, os.Interrupt}} {
-		t.Run(signals[0].String(), func(t *testing.T) {
-			dir := t.TempDir()
-			var out, errout bytes.Buffer
-			cmd := labProcess(t, dir, long)
-			cmd.Stdout, cmd.Stderr = &out, &errout
-			startProcess(t, cmd)
-			eventually(t, "an apply", applied(t, dir, "0"))
-			for _, s := range signals {
-				if err := cmd.Process.Signal(s); err != nil {
-					t.Fatal(err)
+	for _, signal := range []os.Signal{syscall.SIGHUP, os.Interrupt} {
+		t.Run(signal.String(), func(t *testing.T) {
+			eventually(t, "two signals that come together", func() bool {
+				dir := t.TempDir()
+				var out, errout bytes.Buffer
+				cmd := labProcess(t, dir, long)
+				cmd.Stdout, cmd.Stderr = &out, &errout
+				startProcess(t, cmd)
+				eventually(t, "an apply", applied(t, dir, "0"))
+				together := signalTwice(cmd.Process, signal)
+				_ = cmd.Wait() // the error is the exit code
+				if !together {
+					return false
 				}
-			}
-			_ = cmd.Wait() // the error is the exit code
-			if cmd.ProcessState.ExitCode() != exitError || errout.String() != "Error: interrupted; nothing was changed\n" {
-				t.Errorf("%s\n%s%s", cmd.ProcessState, out.String(), errout.String())
-			}
-			if left := leftIn(t, dir); len(left) > 0 {
-				t.Errorf("%v is left", left)
-			}
+				if cmd.ProcessState.ExitCode() != exitError || errout.String() != "Error: interrupted; nothing was changed\n" {
+					t.Errorf("%s\n%s%s", cmd.ProcessState, out.String(), errout.String())
+				}
+				if left := leftIn(t, dir); len(left) > 0 {
+					t.Errorf("%v is left", left)
+				}
+				return true
+			})
 		})
 	}
 }
 
-// The same holds without privileges, where the run is a second process.
+// signalTwice sends a process a signal twice. It reports whether the machine did
+// not stand still in between, where the process went on and may have ended.
+func signalTwice(p *os.Process, signal os.Signal) (together bool) {
+	const moment = time.Millisecond
+	begun := time.Now()
+	first, second := p.Signal(signal), p.Signal(signal)
+	return first == nil && second == nil && time.Since(begun) < moment
+}
+
+// The same holds without privileges, where the run is a second process. That is
+// killed if it takes much longer than a run ever does.
 func TestScenariosWithoutPrivilegesClearUpAfterAHangup(t *testing.T) {
+	eventually(t, "a run that clears up before it is killed", func() bool { return clearsUpWithoutPrivileges(t) })
+}
+
+func clearsUpWithoutPrivileges(t *testing.T) (inTime bool) {
+	t.Helper()
 	cmd := asNobody(t, "lab", "run", "web/long.lab.hcl")
 	_, long := quickAndLong(t)
 	text, err := os.ReadFile(long)
@@ -121,16 +139,22 @@ func TestScenariosWithoutPrivilegesClearUpAfterAHangup(t *testing.T) {
 	cmd.Stderr = &errout
 	startProcess(t, cmd)
 	eventually(t, "an apply", applied(t, dir, "0"))
+	begun := time.Now()
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the error is the exit code
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Logf("it ended after %s", took)
+		return false
+	}
 	if cmd.ProcessState.ExitCode() != exitError || errout.String() != "Error: interrupted; nothing was changed\n" {
 		t.Errorf("%s\n%s", cmd.ProcessState, errout.String())
 	}
 	if left := leftIn(t, dir); len(left) > 0 {
 		t.Errorf("%v is left", left)
 	}
+	return true
 }
 
 // A run whose output nobody reads any more ends, without a word, and clears up.

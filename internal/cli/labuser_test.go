@@ -158,14 +158,20 @@ func writes(pid int) bool {
 	return false
 }
 
+// gone reports whether a process has ended. Who inherited it may not have asked
+// for its exit code yet.
 func gone(pid int) bool {
-	_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-	return errors.Is(err, os.ErrNotExist)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	const within = time.Minute
+	const within = 3 * time.Minute
 	for deadline := time.Now().Add(within); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s", what, within)

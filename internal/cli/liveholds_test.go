@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -117,13 +118,19 @@ interface "eth0" {
 	if n := count(d.Live.WillHold, exact); n != 2 || len(d.Live.WillHold) == n {
 		t.Errorf("will_hold: %+v", d.Live.WillHold)
 	}
+	cut := time.Now()
 	s.mustRun("apply", "--auto-approve", closed)
 	released := func(h heldView) bool { return h.Released && !h.PartlyReleased }
 	partly := func(h heldView) bool { return h.PartlyReleased && !h.Released }
 	text, d = plan(open)
-	says(text, "eth0: in udp 192.0.2.7:10000 → 192.0.2.10:53  for another 1", ", let go by this apply")
+	says(text, "eth0: in udp 192.0.2.7:10000 → 192.0.2.10:53  for another ", ", let go by this apply")
 	if len(d.Held) < 3 || count(d.Held, released) != len(d.Held) {
 		t.Errorf("held: %+v", d.Held)
+	}
+	for _, h := range d.Held {
+		if h.Expires > 180 || time.Duration(h.Expires+2)*time.Second < 180*time.Second-time.Since(cut) {
+			t.Errorf("%s after the cut, held: %+v", time.Since(cut), h)
+		}
 	}
 	text, d = plan(narrowed)
 	says(text, ", partly let go by this apply")
@@ -144,9 +151,15 @@ interface "eth0" {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if _, err := client.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
+	// Of a peer that goes on sending, the entry stays.
+	go func() {
+		for {
+			if _, err := client.Write([]byte("x")); errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(time.Second)
+		}
+	}()
 	witness := labtest.Witness(t, s.ns)
 	eventually(t, "an entry", func() bool {
 		entries, err := witness.Entries()

@@ -188,7 +188,7 @@ func TestTwoAppliesAtOnce(t *testing.T) {
 	for _, name := range []string{"web", "db"} {
 		both.Go(func() {
 			for range 5 {
-				if out, err := s.child("apply", "--auto-approve", "--lock-timeout=60s", filepath.Join(s.dir, name)).CombinedOutput(); err != nil {
+				if out, err := s.child("apply", "--auto-approve", "--lock-timeout=10m", filepath.Join(s.dir, name)).CombinedOutput(); err != nil {
 					t.Errorf("apply %s: %v\n%s", name, err, out)
 				}
 			}

@@ -3,11 +3,9 @@ package cli
 import (
 	"context"
 	"maps"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"sgc/conntrack"
 )
@@ -129,26 +127,13 @@ func TestKillWhileSettingsChange(t *testing.T) {
 	begin := s.settings()
 	web, tuned := filepath.Join(s.dir, "web"), filepath.Join(s.dir, "other")
 	s.mustRun("apply", "--auto-approve", web)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
 	commands := [][]string{
 		{"conntrack", "tune", "--auto-approve", tuned}, {"apply", "--auto-approve", web},
 		{"conntrack", "tune", "--auto-approve", tuned}, {"destroy", "--auto-approve"},
 	}
-	// How long a whole run takes depends on the machine.
-	whole := s.fastest(commands[0], commands[1])
-	cut := 0
-	for i := range 40 {
-		cmd := s.child(commands[i%len(commands)]...)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(random.Int64N(int64(whole * 3 / 2))))
-		_ = cmd.Process.Kill()
-		if cmd.Wait() != nil {
-			cut++
-		}
+	k := newKiller(t)
+	for i := 0; i < 40 || k.killed == 0 && i < 400; i++ {
+		k.start(s, commands[i%len(commands)]...)
 		if r := s.mustRun("status"); strings.Contains(r.out, "by hand") {
 			t.Fatalf("round %d: status prints\n%s", i, r.out)
 		}
@@ -168,8 +153,8 @@ func TestKillWhileSettingsChange(t *testing.T) {
 			s.mustRun("apply", "--auto-approve", web)
 		}
 	}
-	t.Logf("%d of 40 runs were cut off", cut)
-	if cut == 0 {
+	t.Logf("%d runs were cut off", k.killed)
+	if k.killed == 0 {
 		t.Error("no kill came in time")
 	}
 }
