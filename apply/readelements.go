@@ -23,6 +23,8 @@ type elementReader struct {
 	table    []verdict
 	index    map[verdict]uint32
 	catchAll int
+	// found is how many elements there were, each counted once.
+	found int
 	// chain is the last name of a chain that was decoded, and last the index
 	// of the last verdict that was looked up: neighbours often have the same.
 	chain string
@@ -162,9 +164,8 @@ func (r *elementReader) intern(v verdict) uint32 {
 func (r *elementReader) elements() elements {
 	e := elements{keyLen: r.keyLen, interval: r.interval, table: r.table, catchAll: r.catchAll}
 	order := r.order()
+	r.found = len(order)
 	if !r.interval {
-		// A hash table that grows gives some of its elements twice.
-		order = slices.CompactFunc(order, func(a, b int32) bool { return bytes.Equal(r.key(a), r.key(b)) })
 		e.keys = make([]byte, 0, len(r.keys))
 		for _, i := range order {
 			e.keys = append(e.keys, r.key(i)...)
@@ -223,8 +224,18 @@ func (r *elementReader) key(i int32) []byte {
 	return r.keys[at : at+r.keyLen]
 }
 
-// order returns the kernel's elements by key, ends before starts. The kernel
-// dumps trees in order, upwards or downwards, and hash tables in none.
+// complete reports whether elements found each element once, and as many as the set
+// counts. Of the starts and ends of ranges it counts half.
+func (r *elementReader) complete(count uint32) bool {
+	n := r.found
+	if r.interval {
+		n /= 2
+	}
+	return r.found == len(r.ends) && n >= int(count)
+}
+
+// order returns the kernel's elements by key, each once, ends before starts. The
+// kernel dumps trees in order, upwards or downwards, and hash tables in none.
 func (r *elementReader) order() []int32 {
 	order := make([]int32, len(r.ends))
 	for i := range order {
@@ -242,7 +253,7 @@ func (r *elementReader) order() []int32 {
 	if !slices.IsSortedFunc(order, compare) {
 		slices.SortFunc(order, compare)
 	}
-	return order
+	return slices.CompactFunc(order, func(a, b int32) bool { return compare(a, b) == 0 })
 }
 
 func boolInt(b bool) int {

@@ -34,24 +34,28 @@ func (r *reader) elements(t *Table, s *Set) error {
 		list := newElementReader(s)
 		return list.element, func() bool {
 			s.elements = list.elements()
-			return s.elements.interval || s.elements.len() == len(list.ends) && s.elements.len() >= int(s.count)
+			return !s.elements.torn && list.complete(s.count)
 		}
 	})
 }
 
-// Attempts to read a set that the kernel is about to enlarge.
+// Attempts to read a set whose elements move in the kernel meanwhile.
 const (
 	wholeAttempts = 10
 	wholePause    = 10 * time.Millisecond
 )
 
-// whole reads all elements of a set. The kernel enlarges a hash table some time
-// after elements came, and a dump meanwhile finds some of them twice and others
-// not at all. So read begins a dump, which ends with a function that reports
-// whether all that the set counts was there, each once; if it was not, there is
-// another dump, up to a limit: what the set counts may have ended.
+// whole reads all elements of a set. For every datagram of a dump the kernel walks
+// over as many of them as it has sent, with those of transactions that it has not
+// done yet: when these come or go, since the transaction is refused, no generation
+// tells of it, and elements are found twice or not at all. So they are while the
+// kernel enlarges a hash table, some time after elements came. So read begins a
+// dump, which ends with a function that reports whether all that the set counts was
+// there, each once; if it was not, there is another dump, up to a limit: what the
+// set counts may have ended.
 //
-// Source: Linux net/netfilter/nft_set_hash.c, nft_rhash_walk; lib/rhashtable.c.
+// Source: Linux net/netfilter/nft_set_rbtree.c, nft_rbtree_walk;
+// net/netfilter/nft_set_hash.c, nft_rhash_walk; lib/rhashtable.c.
 func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int), read func() (element func([]byte) error, done func() bool)) error {
 	for attempt := 1; ; attempt++ {
 		element, done := read()
@@ -66,6 +70,12 @@ func (c *conn) whole(ctx context.Context, table string, s *Set, report func(int)
 			return ctx.Err()
 		case <-time.After(wholePause):
 		}
+		// What it counted may have been part of such a transaction, too.
+		now, err := c.set(ctx, table, s.Name)
+		if err != nil {
+			return err
+		}
+		s.count = now.count
 	}
 }
 

@@ -137,7 +137,8 @@ type Set struct {
 	// stateful sets give every element expressions, such as counters.
 	stateful bool
 	userData []byte
-	// count is how many elements the kernel counts; interval ends too.
+	// count is how many elements the kernel counts: of the starts and ends of ranges
+	// half, and those of transactions that are under way.
 	count uint32
 	// lengths holds the lengths of the fields of a key, if the kernel keeps them.
 	lengths  []uint32
