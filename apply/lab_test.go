@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,6 +64,20 @@ func onThread(f func() error) error {
 		done <- f()
 	}()
 	return <-done
+}
+
+// await waits for what is sure to happen, though the machine may stand still
+// before it does.
+func await(what string, happened func() (bool, error)) error {
+	const most = time.Minute
+	for end := time.Now().Add(most); ; time.Sleep(5 * time.Millisecond) {
+		switch done, err := happened(); {
+		case done || err != nil:
+			return err
+		case time.Now().After(end):
+			return fmt.Errorf("waited %s in vain: %s", most, what)
+		}
+	}
 }
 
 // run runs a command in the namespace and returns what it printed.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,49 +90,35 @@ func TestSnapshotsAreOfOneMoment(t *testing.T) {
 	tables[1].Sets[4].Elements = tables[1].Sets[4].Elements[:4]
 	tables[1].Chains[4].Rules = tables[1].Chains[4].Rules[1:]
 	l.apply(tables[0])
-	ctx, cancel := context.WithCancel(context.Background())
-	var writer sync.WaitGroup
-	writer.Add(1)
-	written := 0
-	go func() {
-		defer writer.Done()
-		for ctx.Err() == nil {
-			s, err := l.kernel.Snapshot(context.Background(), nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			d, err := Diff(s, tables[(written+1)%2])
-			if err == nil {
-				err = l.kernel.Commit(context.Background(), d)
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			written++
+	w := l.takeTurns(func(n int) error {
+		s, err := l.kernel.Snapshot(context.Background(), nil)
+		if err != nil {
+			return err
 		}
-	}()
+		d, err := Diff(s, tables[(n+1)%2])
+		if err != nil {
+			return err
+		}
+		return l.kernel.Commit(context.Background(), d)
+	})
+	defer w.end()
 	for range 40 {
-		s := l.snapshot()
-		matches := 0
-		for _, want := range tables {
-			d, err := Diff(s, want)
-			if err != nil {
-				t.Fatal(err)
+		w.meet(func() {
+			s := l.snapshot()
+			matches := 0
+			for _, want := range tables {
+				d, err := Diff(s, want)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d.Empty() {
+					matches++
+				}
 			}
-			if d.Empty() {
-				matches++
+			if matches != 1 {
+				t.Errorf("a snapshot is %d of the two tables", matches)
 			}
-		}
-		if matches != 1 {
-			t.Errorf("a snapshot is %d of the two tables", matches)
-		}
-	}
-	cancel()
-	writer.Wait()
-	if written < 2 {
-		t.Errorf("only %d changes in the meantime", written)
+		}, func() {})
 	}
 }
 
@@ -159,8 +144,12 @@ func TestTableOfAnotherProcessIsLeftAlone(t *testing.T) {
 			t.Errorf("Diff: %v", err)
 		}
 	}
-	// It goes with its owner.
+	// It goes with its owner: with the socket, which a process that another test
+	// starts may have, too, until it runs its program.
 	if err := other.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := await("the table goes with its owner", func() (bool, error) { return l.snapshot().Table == nil, nil }); err != nil {
 		t.Fatal(err)
 	}
 	l.apply(webTable())
