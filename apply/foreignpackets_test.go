@@ -58,14 +58,11 @@ func TestNoPacketDiesUnannounced(t *testing.T) {
 const eth0Index = 77
 
 // connect joins eth0 of one namespace, 192.0.2.1, and eth0 of another,
-// 192.0.2.2.
+// 192.0.2.2, which has no need to ask for the address of the first: that may be
+// slow to answer, since the kernel lets a link send a while after it is up.
 func connect(t *testing.T, l, peer *lab) {
 	t.Helper()
-	setUp := func(name, address string) error {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
+	setUp := func(link netlink.Link, address string) error {
 		p := netip.MustParsePrefix(address)
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 		if err := netlink.AddrAdd(link, addr); err != nil {
@@ -80,6 +77,7 @@ func connect(t *testing.T, l, peer *lab) {
 			t.Fatal(err)
 		}
 	}
+	var hardware net.HardwareAddr
 	within(l, func() error {
 		veth := &netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: "eth0", Index: eth0Index},
@@ -88,9 +86,26 @@ func connect(t *testing.T, l, peer *lab) {
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
 		}
-		return setUp("eth0", "192.0.2.1/24")
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		hardware = link.Attrs().HardwareAddr
+		return setUp(link, "192.0.2.1/24")
 	})
-	within(peer, func() error { return setUp("eth0", "192.0.2.2/24") })
+	within(peer, func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if err := setUp(link, "192.0.2.2/24"); err != nil {
+			return err
+		}
+		return netlink.NeighAdd(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
+			IP: net.IPv4(192, 0, 2, 1), HardwareAddr: hardware,
+		})
+	})
 }
 
 var packetCount = regexp.MustCompile(`counter packets (\d+)`)
