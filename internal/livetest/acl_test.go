@@ -46,7 +46,7 @@ func TestACLDenies(t *testing.T) {
 			when := fmt.Sprintf("%s denied", denied)
 			p := base
 			p.acl = entries(denied)
-			mark(others...)
+			s.mark(others...)
 			s.apply(p)
 			s.deniedIn(when, denied, append(tracked, untracked...)...)
 			s.smoothly(when+", others", others...)

@@ -20,9 +20,12 @@ import (
 // bulk is a TCP connection on which one end sends whole windows, and the other
 // says nothing.
 type bulk struct {
+	leg
 	name      string
 	hostSends bool
 	end       end
+	// refused is how many packets had been refused at the mark.
+	refused uint64
 }
 
 // stream opens a connection at eth0 in a direction, over which the host or its
@@ -44,6 +47,13 @@ func (s *stand) stream(d flow.Direction, f flow.Family, hostSends bool) *bulk {
 		server = netip.AddrPortFrom(s.nearAddress(f), s.nearPort(service))
 		dial, seen = netip.AddrPortFrom(s.wireAddress(f), service), client
 	}
+	near := client
+	b.leg = leg{flow.TCP, seen, server}
+	if d == flow.Ingress {
+		near = server
+		b.leg = leg{flow.TCP, dial, client}
+	}
+	s.watch.add(s.t, b.leg, near)
 	accepted := s.listen(to, server).expect(seen)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -92,14 +102,18 @@ func (s *stand) streams(d flow.Direction) []*bulk {
 	return out
 }
 
-func markStreams(streams ...*bulk) {
+func (s *stand) markStreams(streams ...*bulk) {
+	s.t.Helper()
+	passed := s.watch.counts(s.t)
+	came := s.watch.arrivals(s.t)
 	for _, b := range streams {
+		b.refused = refused(came[b.leg], passed[b.leg])
 		b.end.mark()
 	}
 }
 
 // flowing expects that transfers go on, and that since their mark there was no
-// stall.
+// stall in which packets were refused.
 func (s *stand) flowing(when string, streams ...*bulk) {
 	s.t.Helper()
 	old := map[*bulk]uint64{}
@@ -111,8 +125,13 @@ func (s *stand) flowing(when string, streams ...*bulk) {
 		if !before(end, func() bool { return b.end.got.Load() > old[b]+20 }) {
 			s.t.Errorf("%s: %s: the transfer does not go on", when, b.name)
 		}
-		if gap := b.end.longestGap(); gap > stall {
-			s.t.Errorf("%s: %s: nothing came for %s", when, b.name, gap.Round(time.Millisecond))
+		gap := b.end.longestGap()
+		if gap <= stall {
+			continue
+		}
+		came := s.watch.arrivals(s.t)
+		if n := refused(came[b.leg], s.watch.counts(s.t)[b.leg]); n > b.refused {
+			s.t.Errorf("%s: %s: nothing came for %s, and %d packets were refused", when, b.name, gap.Round(time.Millisecond), n-b.refused)
 		}
 	}
 }
@@ -156,8 +175,8 @@ func TestFirstApplyAdopts(t *testing.T) {
 					}
 				}
 				again := func() {
-					mark(talks...)
-					markStreams(streams...)
+					s.mark(talks...)
+					s.markStreams(streams...)
 				}
 				again()
 				s.apply(p)
@@ -236,8 +255,8 @@ func TestFirstApplyBesideNAT(t *testing.T) {
 					t.Parallel()
 					s := newStand(t, at)
 					talks, streams := s.open(s.serviceCalls(d)...), s.streams(d)
-					mark(talks...)
-					markStreams(streams...)
+					s.mark(talks...)
+					s.markStreams(streams...)
 					s.apply(firstPolicies[name](d))
 					s.smoothly("after the first apply", talks...)
 					s.flowing("after the first apply", streams...)
@@ -262,8 +281,8 @@ func TestFirstApplyLetsRoutedFlowsGoOn(t *testing.T) {
 					// the other side, and that one says nothing by itself.
 					streams = slices.DeleteFunc(streams, func(b *bulk) bool { return b.hostSends == (d == flow.Ingress) })
 				}
-				mark(talks...)
-				markStreams(streams...)
+				s.mark(talks...)
+				s.markStreams(streams...)
 				s.apply(firstPolicies[name](d))
 				s.smoothly("after the first apply", talks...)
 				s.flowing("after the first apply", streams...)
@@ -292,7 +311,7 @@ func TestSegmentOfNoConnectionIsRefused(t *testing.T) {
 					k.leg = leg{flow.TCP, netip.AddrPortFrom(hostOf[f], s.nextPort()), netip.AddrPortFrom(friendOf[f], service)}
 				}
 				k.nearAt = k.local
-				s.watch.add(t, k.leg)
+				s.watch.add(t, k.leg, k.nearAt)
 				stray = append(stray, k)
 			}
 			s.areCut("no connection", stray...)

@@ -11,11 +11,37 @@ import (
 )
 
 // mark begins the time in which a stall counts.
-func mark(talks ...*talk) {
+func (s *stand) mark(talks ...*talk) {
+	s.t.Helper()
+	if len(talks) == 0 {
+		return
+	}
+	// In this order, packets that pass in between count as refused, and not as if
+	// others had not been.
+	passed := s.watch.counts(s.t)
+	came := s.watch.arrivals(s.t)
 	for _, k := range talks {
+		k.refused = refused(came[k.leg], passed[k.leg])
 		k.near.mark()
 		k.far.mark()
 	}
+}
+
+// refusals returns how many packets of a flow were refused since its mark, at
+// least. The flow stands still meanwhile.
+func (s *stand) refusals(k *talk) uint64 {
+	s.t.Helper()
+	ends := []*end{&k.near, &k.far}
+	for _, e := range ends {
+		if !e.paused.Load() {
+			k.pause(true, e)
+			defer k.pause(false, e)
+		}
+	}
+	s.machine.drain(s.t)
+	came := s.watch.arrivals(s.t)
+	n := refused(came[k.leg], s.watch.counts(s.t)[k.leg])
+	return n - min(n, k.refused)
 }
 
 // pause keeps both ends of flows from sending, or lets them go on.
@@ -56,15 +82,21 @@ func (s *stand) goOn(when string, talks ...*talk) {
 	}
 }
 
-// smoothly expects that flows go on, and that since their mark neither end
-// waited longer than a stall may be.
+// smoothly expects that flows go on, and that since their mark neither end waited
+// longer than a stall may be while sgc refused packets. Where it refused none, the
+// processes or processors of the flow stood still, which the machine's own flow
+// need not have noticed.
 func (s *stand) smoothly(when string, talks ...*talk) {
 	s.t.Helper()
 	s.goOn(when, talks...)
 	for _, k := range talks {
 		for name, e := range map[string]*end{"near": &k.near, "far": &k.far} {
-			if gap := e.longestGap(); gap > stall {
-				s.t.Errorf("%s: %s: the %s end heard nothing for %s", when, k.call, name, gap.Round(time.Millisecond))
+			gap := e.longestGap()
+			if gap <= stall {
+				continue
+			}
+			if n := s.refusals(k); n > 0 {
+				s.t.Errorf("%s: %s: the %s end heard nothing for %s, and %d packets were refused", when, k.call, name, gap.Round(time.Millisecond), n)
 			}
 		}
 	}
@@ -240,14 +272,15 @@ func (s *stand) opens(when string, calls ...call) []*talk {
 	s.t.Helper()
 	var talks []*talk
 	for _, c := range calls {
-		begin := now()
 		k, err := s.dial(c, patience)
 		if err != nil {
 			s.t.Errorf("%s: new %s: %v", when, c.filled(), err)
 			continue
 		}
-		if took := s.machine.net(begin, now()); took > stall {
-			s.t.Errorf("%s: new %s: it took %s", when, c.filled(), took.Round(time.Millisecond))
+		if k.took > stall {
+			if n := s.refusals(k); n > 0 {
+				s.t.Errorf("%s: new %s: it took %s, and %d packets were refused", when, c.filled(), k.took.Round(time.Millisecond), n)
+			}
 		}
 		talks = append(talks, k)
 	}

@@ -31,7 +31,7 @@ func (s *stand) listenAndDial(f flow.Family, from, to uint16) *talk {
 	k := &talk{call: call{protocol: flow.TCP, family: f, direction: flow.Egress, peer: friendOf[f], port: to}, done: make(chan struct{})}
 	k.leg = leg{flow.TCP, netip.AddrPortFrom(hostOf[f], from), netip.AddrPortFrom(k.peer, to)}
 	k.nearAt = k.local
-	s.watch.add(s.t, k.leg)
+	s.watch.add(s.t, k.leg, k.nearAt)
 	s.attend(k)
 	accepted := s.listen(s.peer, k.remote).expect(k.local)
 	if err := s.host.Do(func() error {
@@ -71,7 +71,7 @@ func TestDialledFromAListeningPort(t *testing.T) {
 				mine = append(mine, s.listenAndDial(f, service, unnamed))
 			}
 			s.goOn("at the beginning", mine...)
-			mark(mine...)
+			s.mark(mine...)
 			s.apply(closed(flow.Ingress))
 			s.smoothly("others may not come in", mine...)
 			s.haveEntries("others may not come in", mine...)

@@ -19,7 +19,7 @@ func TestFlushRevoked(t *testing.T) {
 		kept := s.open(kinds(call{direction: d, port: thirdService})...)
 		s.goOn("before", append(revoked, append(other, kept...)...)...)
 
-		mark(append(other, kept...)...)
+		s.mark(append(other, kept...)...)
 		s.apply(closed(d).with(both(d, "third", "7003", friends)), "--flush", "revoked")
 		s.areCut("revoked", revoked...)
 		s.haveNone("revoked", revoked...)
@@ -71,7 +71,7 @@ func TestFlushNone(t *testing.T) {
 			s.apply(open(d))
 			talks = append(talks, s.open(kinds(call{direction: d})...)...)
 		}
-		mark(talks...)
+		s.mark(talks...)
 		s.apply(closed(d), "--flush", "none")
 		s.smoothly("nothing is flushed", talks...)
 		s.refuses("nothing is flushed", s.serviceCalls(d)[:4]...)

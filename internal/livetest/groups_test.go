@@ -89,7 +89,7 @@ func TestDeletedGroup(t *testing.T) {
 								p.groups[g] = []string{both(d, "third", "7003", friends)}
 							}
 							p.attached = append([]string{"a"}, st.attached...)
-							mark(append(talks, others...)...)
+							s.mark(append(talks, others...)...)
 							s.apply(p)
 							if i == 0 {
 								talks = s.open(s.serviceCalls(d)...)

@@ -11,6 +11,11 @@ import (
 	"sgc/internal/flow"
 )
 
+// surelyHeld is how long a UDP flow that was cut is refused at any rate: the timeout
+// of UDP streams is longer in all tests, by as much as a slow machine takes to look.
+// After that its next packet may open it the other way.
+const surelyHeld = 2 * time.Minute
+
 // held is what the kernel's table refuses for a while: what is left of each
 // timed element, by set and key.
 type held map[string]nftables.SetElement
@@ -62,6 +67,7 @@ func TestHeldAgesOut(t *testing.T) {
 		if h := s.held(); len(h) > 0 {
 			s.t.Errorf("before: %d elements are held: %v", len(h), sortedKeys(h))
 		}
+		begin := time.Now()
 		s.apply(with(closed(d)))
 		s.areCut("cut", cut...)
 		first := s.held()
@@ -86,7 +92,7 @@ func TestHeldAgesOut(t *testing.T) {
 				s.t.Errorf("%s had %s left, and later %s", name, was.Expires, e.Expires)
 			}
 		}
-		if len(later) != len(first) {
+		if len(later) != len(first) && time.Since(begin) < surelyHeld {
 			s.t.Errorf("%d elements are held, and later %d", len(first), len(later))
 		}
 
@@ -94,7 +100,7 @@ func TestHeldAgesOut(t *testing.T) {
 		if h := s.held(); len(h) > 0 {
 			s.t.Errorf("open again: %d elements are held: %v", len(h), sortedKeys(h))
 		}
-		mark(only(cut, isUDP)...)
+		s.mark(only(cut, isUDP)...)
 		s.smoothly("open again", only(cut, isUDP)...)
 	})
 }
@@ -112,13 +118,14 @@ func (s *stand) reopen(p policy, talks ...*talk) {
 		}
 	}
 	silent(true)
-	time.Sleep(4 * pace)
+	s.machine.drain(s.t)
 	s.apply(p)
 	s.callersSpeak(talks...)
 	silent(false)
 }
 
-// callersSpeak waits until the sides that opened flows have sent something again.
+// callersSpeak waits until the sides that opened flows have sent something again,
+// and the rules have judged it.
 func (s *stand) callersSpeak(talks ...*talk) {
 	s.t.Helper()
 	old := map[*talk]uint64{}
@@ -134,7 +141,7 @@ func (s *stand) callersSpeak(talks ...*talk) {
 			s.t.Errorf("%s: the side that opened it says nothing", k.call)
 		}
 	}
-	rest(10 * pace)
+	s.machine.drain(s.t)
 }
 
 // ends returns the side that opened a flow, and the other one.
@@ -155,7 +162,7 @@ func TestHeldLeavesInPart(t *testing.T) {
 		s.apply(closed(d))
 		s.areCut("cut", append(mine, strangers...)...)
 		s.reopen(narrowed(d, friends...), append(mine, strangers...)...)
-		mark(only(mine, isUDP)...)
+		s.mark(only(mine, isUDP)...)
 		s.smoothly("the friend's again", only(mine, isUDP)...)
 		s.areCut("the stranger's", strangers...)
 		s.opens("the friend's again", kinds(call{direction: d})...)

@@ -60,7 +60,7 @@ func TestPlanShowsTheImpact(t *testing.T) {
 		mine := s.open(s.serviceCalls(d)...)
 		strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
 		other := s.open(kinds(call{direction: d, port: otherService})...)
-		mark(append(mine, append(strangers, other...)...)...)
+		s.mark(append(mine, append(strangers, other...)...)...)
 		before := s.watch.counts(s.t)
 
 		s.impact("closed", closed(d), map[string]int{"cut": countable(mine) + countable(strangers)})

@@ -1,70 +1,35 @@
 package livetest
 
 import (
-	"context"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
-	"sgc/apply"
 	"sgc/internal/flow"
 )
 
-// admits reports whether the host lets new flows of the service come about.
+// admits reports whether the host lets new flows of the service come about: what
+// becomes of the first segment.
 func (s *stand) admits(d flow.Direction) bool {
 	s.t.Helper()
-	k, err := s.dial(call{protocol: flow.TCP, family: flow.IPv4, direction: d}.filled(), impatience)
-	pause(true, k)
-	// The answer may be late: then the first segment came past sgc all the same.
-	return err == nil || s.watch.counts(s.t)[k.leg][d] > 0
-}
-
-// stopAfter starts sgc and stops it in the moment in which it changed nf_tables
-// for the nth time; what it does until the signal arrives it does. It reports
-// whether the process was stopped before it ended, and returns a function that
-// kills it and waits for its end.
-func (s *stand) stopAfter(n uint32, args ...string) (kill func(), stopped bool) {
-	s.t.Helper()
-	k, err := apply.Open(s.host.Path())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer k.Close()
-	generation := func() uint32 {
-		g, err := k.Generation(context.Background())
-		if err != nil {
-			s.t.Fatal(err)
+	for end := time.Now().Add(patience); ; {
+		k, err := s.dial(call{protocol: flow.TCP, family: flow.IPv4, direction: d}.filled(), impatience)
+		pause(true, k)
+		if err == nil {
+			return true
 		}
-		return g
-	}
-	wanted := generation() + n
-	cmd := s.child(args...)
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed, or was faster
-		close(ended)
-	}()
-	kill = func() { _ = cmd.Process.Kill(); <-ended }
-	s.t.Cleanup(kill)
-	for generation() < wanted {
-		select {
-		case <-ended:
-			return kill, false
-		case <-time.After(look):
+		// It may still be on its way, as its answer may.
+		s.machine.drain(s.t)
+		came := s.watch.arrivals(s.t)[k.leg][d]
+		if s.watch.counts(s.t)[k.leg][d] > 0 {
+			return true
 		}
-	}
-	if cmd.Process.Signal(syscall.SIGSTOP) != nil {
-		return kill, false
-	}
-	select {
-	case <-ended:
-		return kill, false
-	case <-time.After(20 * time.Millisecond):
-		return kill, true
+		if came > 0 {
+			return false
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("no segment comes to the rules: %v", err)
+		}
 	}
 }
 
@@ -82,8 +47,8 @@ func TestKilledWhileItCuts(t *testing.T) {
 			when := fmt.Sprintf("killed after %d transactions", transactions)
 			s.apply(open(d))
 			talks := s.open(kinds(call{direction: d})...)
-			kill, hit := s.stopAfter(transactions, "apply", "--auto-approve", s.write(closed(d)))
-			if hit {
+			c := s.stopAfter(transactions, "apply", "--auto-approve", s.write(closed(d)))
+			if hit = c.stopped; hit {
 				stopped++
 			}
 			committed := !s.admits(d)
@@ -93,7 +58,7 @@ func TestKilledWhileItCuts(t *testing.T) {
 				}
 				s.areCut(when+", while it stands still", talks...)
 			}
-			kill()
+			c.kill()
 			if committed {
 				s.areCut(when, talks...)
 			}
@@ -105,17 +70,14 @@ func TestKilledWhileItCuts(t *testing.T) {
 			return hit
 		}
 		// A process may be faster than whoever is to stop it.
-		missed := func() bool { return stopped == 0 || unflushed == 0 && !s.place.untracks() }
-		for round := 0; round == 0 || round < 20 && missed(); round++ {
+		hit := func() bool { return stopped > 0 && (unflushed > 0 || s.place.untracks()) }
+		for range s.rounds(hit) {
 			for _, name := range sortedKeys(next) {
 				for n := uint32(1); n <= 4 && try(name, n); n++ { // until there are no more transactions
 				}
 			}
 		}
 		s.t.Logf("%d applies were stopped, %d of them between the commit and the flush", stopped, unflushed)
-		if missed() {
-			s.t.Error("no apply was stopped in time")
-		}
 	})
 }
 
@@ -127,8 +89,7 @@ func TestKilledApplyHadOpened(t *testing.T) {
 		s.apply(closed(d))
 		// Of its transactions the one that opens the service is among the first.
 		for n := range uint32(3) {
-			kill, _ := s.stopAfter(n+1, "apply", "--auto-approve", s.write(open(d)))
-			kill()
+			s.stopAfter(n+1, "apply", "--auto-approve", s.write(open(d))).kill()
 			if s.admits(d) {
 				break
 			}
@@ -152,9 +113,10 @@ func TestKilledWhileItNarrows(t *testing.T) {
 			s.apply(open(d))
 			mine := s.open(kinds(call{direction: d, connected: d == flow.Egress})...)
 			strangers := s.open(fromStrangers(kinds(call{direction: d}))...)
-			mark(mine...)
-			kill, hit := s.stopAfter(n+1, "apply", "--auto-approve", s.write(narrowed(d, friends...)))
-			kill()
+			s.mark(mine...)
+			c := s.stopAfter(n+1, "apply", "--auto-approve", s.write(narrowed(d, friends...)))
+			hit := c.stopped
+			c.kill()
 			s.smoothly(when, mine...)
 			s.apply(narrowed(d, friends...))
 			s.smoothly(when+", then applied", mine...)
@@ -184,8 +146,9 @@ func TestKilledWhileItRevokes(t *testing.T) {
 				}
 				s.apply(from)
 				talks := s.open(kinds(call{direction: d, connected: d == flow.Egress})...)
-				kill, hit := s.stopAfter(n+1, append([]string{"apply", "--auto-approve", s.write(to)}, flags...)...)
-				kill()
+				c := s.stopAfter(n+1, append([]string{"apply", "--auto-approve", s.write(to)}, flags...)...)
+				hit := c.stopped
+				c.kill()
 				if s.admits(d) {
 					missed++ // it was killed before it changed a thing
 				} else {

@@ -1,12 +1,18 @@
 package livetest
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sgc/internal/lab"
 )
@@ -17,6 +23,12 @@ type machine struct {
 	mu       sync.Mutex
 	last     int64
 	silences []silence
+
+	// sender sends the flow, and marks packets behind others; marks has a channel
+	// for each mark that is awaited.
+	sender *net.UDPConn
+	number atomic.Uint64
+	marks  sync.Map
 }
 
 // silence is a time in which nothing arrived.
@@ -65,6 +77,7 @@ func (m *machine) run() error {
 	if err != nil {
 		return errors.Join(err, receiver.Close())
 	}
+	m.sender = sender
 	go func() {
 		for message := make([]byte, 100); ; time.Sleep(pace) {
 			if _, err := sender.Write(message); errors.Is(err, net.ErrClosed) {
@@ -74,13 +87,73 @@ func (m *machine) run() error {
 	}()
 	go func() {
 		for b := make([]byte, 200); ; {
-			if _, err := receiver.Read(b); errors.Is(err, net.ErrClosed) {
+			n, err := receiver.Read(b)
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			m.hear(now())
+			if n != markSize {
+				m.hear(now())
+			} else if arrived, ok := m.marks.LoadAndDelete(binary.BigEndian.Uint64(b)); ok {
+				close(arrived.(chan struct{}))
+			}
 		}
 	}()
 	return nil
+}
+
+// markSize is the length of a message that drain sends, which no other one has.
+const markSize = 8
+
+// drain waits until every packet that was sent before, in whatever namespace, has
+// come to the rules of the host that it was sent to. A packet may wait for long
+// until the processor on which it was sent has time for it, and those of another
+// one may overtake it; but of one processor each comes in its turn.
+func (m *machine) drain(t testing.TB) {
+	t.Helper()
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	errs := make(chan error, len(allowed)*64)
+	for cpu := range len(allowed) * 64 {
+		if allowed.IsSet(cpu) {
+			wait.Go(func() { errs <- m.drainOne(cpu) })
+		}
+	}
+	wait.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// drainOne sends a mark from one processor, and waits for it. Its goroutine ends
+// with its thread.
+func (m *machine) drainOne(cpu int) error {
+	runtime.LockOSThread()
+	var one unix.CPUSet
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("run on processor %d: %w", cpu, err)
+	}
+	for end := time.Now().Add(patience); ; {
+		number, arrived := m.number.Add(1), make(chan struct{})
+		m.marks.Store(number, arrived)
+		if _, err := m.sender.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
+			return fmt.Errorf("mark the packets of processor %d: %w", cpu, err)
+		}
+		select {
+		case <-arrived:
+			return nil
+		case <-time.After(time.Second): // it was lost
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the packets of processor %d stand still", cpu)
+		}
+	}
 }
 
 func (m *machine) hear(t int64) {

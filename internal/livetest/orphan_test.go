@@ -47,19 +47,19 @@ func TestFlowsThatOutliveTheirListener(t *testing.T) {
 			s.deafen()
 			flows := append(append([]*talk{}, orphans...), own...)
 
-			mark(flows...)
+			s.mark(flows...)
 			s.apply(passing(narrow))
 			s.smoothly("narrowed", flows...)
 			s.haveEntries("narrowed", flows...)
 
-			mark(flows...)
+			s.mark(flows...)
 			s.apply(passing(rule("passing")))
 			s.smoothly("open again", flows...)
 			if at.untracks() {
 				s.haveNone("open again", orphans...)
 			}
 
-			mark(own...)
+			s.mark(own...)
 			s.says("the plan", s.plan(passing()).out, fmt.Sprintf("%d will be cut", len(orphans)/2))
 			s.apply(passing())
 			s.areCut("without its rule", orphans...)

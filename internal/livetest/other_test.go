@@ -39,7 +39,7 @@ func (s *stand) tunnels(d flow.Direction, peers map[flow.Family]netip.Addr) []*t
 			k.remote = netip.AddrPortFrom(k.peer, otherPort)
 			k.nearAt = netip.AddrPortFrom(s.nearAddress(f), otherPort)
 			k.leg.protocol = p
-			s.watch.add(s.t, k.leg)
+			s.watch.add(s.t, k.leg, k.nearAt)
 			s.attend(k)
 			s.tunnelEnd(&k.near, s.near(), p, k.nearAt.Addr(), k.remote.Addr())
 			s.tunnelEnd(&k.far, s.peer, p, k.remote.Addr(), k.local.Addr())
@@ -116,11 +116,11 @@ func TestOtherProtocols(t *testing.T) {
 
 				detached := p
 				detached.attached = []string{"a", "b"}
-				mark(append(talks, kept...)...)
+				s.mark(append(talks, kept...)...)
 				s.counts("detached", detached, 0, 4)
 				s.apply(detached)
 				s.smoothly("detached", append(talks, kept...)...)
-				mark(kept...)
+				s.mark(kept...)
 				s.counts("revoked later", detached, 4, 0, "--flush", "revoked")
 				s.says("the plan", s.plan(detached, "--flush", "revoked").out, "4 flows cut")
 				s.apply(detached, "--flush", "revoked")
@@ -130,14 +130,14 @@ func TestOtherProtocols(t *testing.T) {
 				s.apply(p)
 				s.goOn("allowed again", talks...)
 				s.apply(detached)
-				mark(append(talks, kept...)...)
+				s.mark(append(talks, kept...)...)
 
 				revoked := detached
 				revoked.groups = map[string][]string{"g": p.groups["g"], "b": {tunnelRule(back, friends)}}
 				s.counts("allowed the other way", revoked, 0, 0, "--flush", "revoked")
 				s.apply(revoked, "--flush", "revoked")
 				s.smoothly("allowed the other way", append(talks, kept...)...)
-				mark(kept...)
+				s.mark(kept...)
 				s.counts("revoked", detached, 4, 0, "--flush", "revoked")
 				s.apply(detached, "--flush", "revoked")
 				s.areCut("revoked", talks...)
@@ -147,14 +147,14 @@ func TestOtherProtocols(t *testing.T) {
 
 				s.apply(p)
 				s.goOn("allowed again", talks...)
-				mark(append(talks, kept...)...)
+				s.mark(append(talks, kept...)...)
 				deleted := p
 				deleted.groups = map[string][]string{"g": p.groups["g"]}
 				deleted.attached = []string{"a", "g"}
 				s.apply(deleted)
 				s.smoothly("another group is deleted", append(talks, kept...)...)
 				deleted.groups, deleted.attached = nil, nil
-				mark(kept...)
+				s.mark(kept...)
 				s.counts("deleted", deleted, 4, 0)
 				s.apply(deleted)
 				s.areCut("deleted", talks...)

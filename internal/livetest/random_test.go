@@ -83,6 +83,8 @@ func TestRandomWalk(t *testing.T) {
 		type subject struct {
 			*talk
 			class class
+			// since is when it was still no flow that was cut.
+			since time.Time
 		}
 		var subjects []*subject
 		var way []string
@@ -98,7 +100,7 @@ func TestRandomWalk(t *testing.T) {
 				}
 				if rule.allowed {
 					for _, k := range s.open(calls...) {
-						subjects = append(subjects, &subject{k, rule.as})
+						subjects = append(subjects, &subject{talk: k, class: rule.as})
 					}
 				}
 			}
@@ -109,7 +111,11 @@ func TestRandomWalk(t *testing.T) {
 			rest := subjects[:0]
 			for _, x := range subjects {
 				var more bool
-				if x.class, more = at.next(x.class, x.peer == strangerOf[x.family]); !more {
+				if x.class != wasCut {
+					x.since = time.Now()
+				}
+				x.class, more = at.next(x.class, x.peer == strangerOf[x.family])
+				if !more || x.class == wasCut && isUDP(x.talk) && time.Since(x.since) > surelyHeld {
 					s.hangUp(x.talk)
 					continue
 				}
@@ -121,7 +127,7 @@ func TestRandomWalk(t *testing.T) {
 				}
 			}
 			subjects = rest
-			mark(goOn...)
+			s.mark(goOn...)
 			if killed {
 				way[len(way)-1] += " (killed)"
 				cmd := s.child("apply", "--auto-approve", s.write(at.policy(d)))

@@ -22,10 +22,10 @@ func TestRulesAreRestored(t *testing.T) {
 			s := newStand(t, plain)
 			p := narrowed(d, friends...)
 			s.apply(p)
-			s.tamper((*nftables.Conn).FlushChain)
+			s.dropRules()
 			talks := s.standing(d)
 			s.haveNone("while there are no rules", talks...)
-			mark(talks...)
+			s.mark(talks...)
 			s.apply(p)
 			s.smoothly("after the rules were restored", talks...)
 			for _, k := range talks {
@@ -105,13 +105,32 @@ func TestRoutedFlowsOutliveTheLossOfRules(t *testing.T) {
 			p := firstPolicies["tracked"](d)
 			s.apply(p)
 			s.endWindow()
-			s.tamper((*nftables.Conn).FlushChain)
+			s.dropRules()
 			talks := s.open(kinds(call{direction: d})...)
 			s.haveNone("while there are no rules", talks...)
-			mark(talks...)
+			s.mark(talks...)
 			s.apply(p)
 			s.smoothly("after the rules were restored", talks...)
 		})
+	}
+}
+
+// dropRules takes away all rules of sgc's table, and waits until conntrack sees
+// nothing of the host any more: the kernel lets go of it some time after the last
+// rule that needs it.
+func (s *stand) dropRules() {
+	s.t.Helper()
+	s.tamper((*nftables.Conn).FlushChain)
+	if !eventually(func() bool {
+		var probes []*talk
+		for _, d := range flow.Directions {
+			probes = append(probes, s.open(kinds(call{direction: d, port: unnamed})...)...)
+		}
+		defer s.hangUp(probes...)
+		entries := s.entries()
+		return !slices.ContainsFunc(probes, func(k *talk) bool { _, there := entryOf(entries, k); return there })
+	}) {
+		s.t.Fatal("conntrack tracks although no rule needs it")
 	}
 }
 

@@ -26,7 +26,7 @@ func TestTrackedOutlivesItsRule(t *testing.T) {
 		talks := s.open(s.serviceCalls(d)...)
 		s.haveEntries("before", talks...)
 
-		mark(talks...)
+		s.mark(talks...)
 		s.apply(policy{rules: []string{otherRule(d), back}})
 		s.smoothly("the rule is gone", talks...)
 		s.haveEntries("the rule is gone", talks...)
@@ -109,7 +109,7 @@ func TestTrackedBecomesUntracked(t *testing.T) {
 		talks := s.open(s.serviceCalls(d)...)
 		s.haveEntries("before", talks...)
 
-		mark(talks...)
+		s.mark(talks...)
 		s.apply(open(d))
 		s.smoothly("open now", talks...)
 		if s.place.untracks() {
@@ -130,17 +130,17 @@ func TestTrackedUntrackedTracked(t *testing.T) {
 		s.apply(narrowed(d, friends...))
 		talks := s.open(s.serviceCalls(d)...)
 		for range 2 {
-			mark(talks...)
+			s.mark(talks...)
 			s.apply(open(d))
 			s.smoothly("open", talks...)
 			// An entry that is left behind gets old.
 			time.Sleep(impatience)
-			mark(talks...)
+			s.mark(talks...)
 			s.apply(narrowed(d, friends...))
 			s.smoothly("narrowed", talks...)
 			s.haveEntries("narrowed", talks...)
 		}
-		mark(talks...)
+		s.mark(talks...)
 		s.apply(closed(d))
 		s.smoothly("tracked, and the rule is gone", talks...)
 	})
@@ -153,7 +153,7 @@ func TestOutlivedRuleComesBack(t *testing.T) {
 	everywhere(t, func(s *stand, d flow.Direction) {
 		s.apply(narrowed(d, friends...))
 		talks := s.open(s.serviceCalls(d)...)
-		mark(talks...)
+		s.mark(talks...)
 		s.apply(closed(d))
 		s.smoothly("the rule is gone", talks...)
 		s.apply(narrowed(d, friends...))

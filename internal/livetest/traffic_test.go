@@ -52,6 +52,11 @@ type talk struct {
 	near, far end
 	// nearAt is where the near socket is bound, which NAT may hide.
 	nearAt netip.AddrPort
+	// took is how long a TCP connection took to come about, but for what the
+	// machine is to blame for.
+	took time.Duration
+	// refused is how many packets had been refused at the mark.
+	refused uint64
 	// done is closed when the talk ends.
 	done chan struct{}
 	over sync.Once
@@ -214,7 +219,7 @@ func (s *stand) dialFrom(c call, port uint16, wait time.Duration) (*talk, error)
 	k.remote = netip.AddrPortFrom(c.peer, remote)
 	k.nearAt = netip.AddrPortFrom(s.nearAddress(c.family), nearPort)
 	k.leg.protocol = c.protocol
-	s.watch.add(s.t, k.leg)
+	s.watch.add(s.t, k.leg, k.nearAt)
 	s.attend(k)
 	var err error
 	if c.protocol == flow.TCP {
@@ -243,10 +248,12 @@ func (s *stand) dialTCP(k *talk, wait time.Duration) error {
 	accepted := s.listen(to, server).expect(seenBy(s, k))
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
+	begin := now()
 	c, err := from.DialTCP(ctx, client, dial)
 	if err != nil {
 		return err
 	}
+	k.took = s.machine.net(begin, now())
 	s.carry(caller, c)
 	select {
 	case a := <-accepted:

@@ -91,7 +91,7 @@ func TestCutOnEveryWay(t *testing.T) {
 
 				datagrams := only(talks, isUDP)
 				s.reopen(s.beside(closed(d), open(d).rules), talks...)
-				mark(datagrams...)
+				s.mark(datagrams...)
 				s.smoothly("open on the other way", datagrams...)
 				if h := s.held(); len(h) == 0 {
 					t.Error("nothing is held on the first way")
@@ -116,7 +116,7 @@ func TestNotHeldWhereItIsAllowed(t *testing.T) {
 			s.hostSends()
 			s.peerSends()
 			pause(false, talks...)
-			mark(talks...)
+			s.mark(talks...)
 			s.smoothly("by the other way", talks...)
 		})
 	}

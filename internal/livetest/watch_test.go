@@ -17,19 +17,41 @@ type leg struct {
 	local, remote netip.AddrPort
 }
 
-// crossed is how many packets of a flow came past sgc's chains in each
-// direction.
+// crossed is how many packets of a flow came to a place in each direction.
 type crossed [2]uint64
 
-// watch counts what comes past sgc's chains on its way in and out, by a table
-// of its own that looks at headers alone.
+// watch counts what comes to sgc's chains and past them on its way in and out, by
+// a table of its own that looks at headers alone.
 type watch struct {
 	ns   *lab.Namespace
 	legs []leg
+	// near is where the near socket of each leg is bound.
+	near []netip.AddrPort
 
 	conn   *nftables.Conn
 	table  *nftables.Table
-	chains [2]*nftables.Chain
+	chains []*nftables.Chain
+}
+
+// post is a chain of the watch.
+type post struct {
+	name      string
+	hook      *nftables.ChainHook
+	priority  nftables.ChainPriority
+	direction flow.Direction
+	// before says that it counts what comes to sgc's chains, and else what comes
+	// past them.
+	before bool
+}
+
+// The way out begins at one of two places: where the host sends, or where it is
+// sent what it is to forward.
+var posts = []post{
+	{"ingress", nftables.ChainHookPrerouting, -149, flow.Ingress, false},
+	{"egress", nftables.ChainHookPostrouting, 151, flow.Egress, false},
+	{"before.ingress", nftables.ChainHookPrerouting, -301, flow.Ingress, true},
+	{"before.egress", nftables.ChainHookOutput, -301, flow.Egress, true},
+	{"before.egress.forwarded", nftables.ChainHookPrerouting, -301, flow.Egress, true},
 }
 
 func newWatch(t *testing.T, ns *lab.Namespace) *watch {
@@ -47,29 +69,44 @@ func (w *watch) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.conn, w.table = conn, conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "watch"})
-	for d, at := range [2]struct {
-		hook     *nftables.ChainHook
-		priority nftables.ChainPriority
-	}{{nftables.ChainHookPrerouting, -149}, {nftables.ChainHookPostrouting, 151}} {
-		w.chains[d] = conn.AddChain(&nftables.Chain{
-			Name: flow.Directions[d].String(), Table: w.table, Type: nftables.ChainTypeFilter,
-			Hooknum: at.hook, Priority: nftables.ChainPriorityRef(at.priority),
-		})
+	w.chains = nil
+	for _, p := range posts {
+		w.chains = append(w.chains, conn.AddChain(&nftables.Chain{
+			Name: p.name, Table: w.table, Type: nftables.ChainTypeFilter,
+			Hooknum: p.hook, Priority: nftables.ChainPriorityRef(p.priority),
+		}))
 	}
-	legs := w.legs
-	w.legs = nil
-	w.add(t, legs...)
+	legs, near := w.legs, w.near
+	w.legs, w.near = nil, nil
+	for i, l := range legs {
+		w.prepare(l, near[i])
+	}
+	w.flush(t)
 }
 
-// add begins to count flows that are not counted yet.
-func (w *watch) add(t *testing.T, legs ...leg) {
+// add begins to count a flow that is not counted yet, whose near socket is bound
+// at near.
+func (w *watch) add(t *testing.T, l leg, near netip.AddrPort) {
 	t.Helper()
-	for _, l := range legs {
-		w.legs = append(w.legs, l)
-		for d, ends := range [2][2]netip.AddrPort{{l.remote, l.local}, {l.local, l.remote}} {
-			w.conn.AddRule(&nftables.Rule{Table: w.table, Chain: w.chains[d], Exprs: match(l.protocol, ends[0], ends[1])})
+	w.prepare(l, near)
+	w.flush(t)
+}
+
+func (w *watch) prepare(l leg, near netip.AddrPort) {
+	w.legs, w.near = append(w.legs, l), append(w.near, near)
+	for i, p := range posts {
+		source, dest := l.remote, l.local
+		if p.direction == flow.Egress {
+			if source, dest = l.local, l.remote; p.before {
+				source = near
+			}
 		}
+		w.conn.AddRule(&nftables.Rule{Table: w.table, Chain: w.chains[i], Exprs: match(l.protocol, source, dest)})
 	}
+}
+
+func (w *watch) flush(t *testing.T) {
+	t.Helper()
 	if err := w.conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -100,12 +137,26 @@ func match(protocol flow.Protocol, source, dest netip.AddrPort) []expr.Any {
 	}
 }
 
-// counts returns what was counted until now.
+// counts returns what came past sgc's chains until now.
 func (w *watch) counts(t *testing.T) map[leg]crossed {
 	t.Helper()
+	return w.read(t, false)
+}
+
+// arrivals returns what came to sgc's chains until now.
+func (w *watch) arrivals(t *testing.T) map[leg]crossed {
+	t.Helper()
+	return w.read(t, true)
+}
+
+func (w *watch) read(t *testing.T, before bool) map[leg]crossed {
+	t.Helper()
 	out := map[leg]crossed{}
-	for d, chain := range w.chains {
-		rules, err := w.conn.GetRules(w.table, chain)
+	for at, p := range posts {
+		if p.before != before {
+			continue
+		}
+		rules, err := w.conn.GetRules(w.table, w.chains[at])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,9 +165,19 @@ func (w *watch) counts(t *testing.T) map[leg]crossed {
 		}
 		for i, r := range rules {
 			c := out[w.legs[i]]
-			c[d] += r.Exprs[len(r.Exprs)-1].(*expr.Counter).Packets
+			c[p.direction] += r.Exprs[len(r.Exprs)-1].(*expr.Counter).Packets
 			out[w.legs[i]] = c
 		}
 	}
 	return out
+}
+
+// refused is how many packets of a flow came to sgc's chains and not past them,
+// in both directions.
+func refused(came, passed crossed) uint64 {
+	n := uint64(0)
+	for d := range came {
+		n += came[d] - min(came[d], passed[d])
+	}
+	return n
 }

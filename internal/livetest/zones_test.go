@@ -27,13 +27,13 @@ func TestOpenFlowsInZones(t *testing.T) {
 			flows := append(append([]*talk{}, cut...), append(other, own...)...)
 			s.haveEntries("open", flows...)
 
-			mark(flows...)
+			s.mark(flows...)
 			s.apply(narrowed(flow.Ingress, friends...))
 			s.smoothly("narrowed", flows...)
 			s.apply(open(flow.Ingress))
 			s.smoothly("open again", flows...)
 
-			mark(append(other, own...)...)
+			s.mark(append(other, own...)...)
 			s.says("the plan", s.plan(closed(flow.Ingress)).out, "2 will be cut: security_group.a.ingress.service_udp was untracked")
 			s.apply(closed(flow.Ingress))
 			s.areCut("closed", cut...)
