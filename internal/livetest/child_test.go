@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -33,13 +34,23 @@ type child struct {
 func (s *stand) stopWhen(is func() bool, args ...string) *child {
 	s.t.Helper()
 	c := &child{cmd: s.child(args...), ended: make(chan struct{})}
-	if err := c.cmd.Start(); err != nil {
+	// One that stands still would outlive a test that is killed. The kernel looks at
+	// the thread that started it.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := c.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = c.cmd.Wait() // it is killed, or was faster, or the test looks at what it did
+			close(c.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		s.t.Fatal(err)
 	}
-	go func() {
-		_ = c.cmd.Wait() // it is killed, or was faster, or the test looks at what it did
-		close(c.ended)
-	}()
 	s.t.Cleanup(c.kill)
 	for {
 		stopped, err := c.stop()
