@@ -101,13 +101,16 @@ func TestScenariosClearUpAfterSignals(t *testing.T) {
 	}
 }
 
-// signalTwice sends a process a signal twice. It reports whether the machine did
-// not stand still in between, where the process went on and may have ended.
+// signalTwice sends a process a signal, and again when it has got that. It reports
+// whether the machine did not stand still in between, where the process went on
+// and may have ended.
 func signalTwice(p *os.Process, signal os.Signal) (together bool) {
-	const moment = time.Millisecond
+	const moment, soon = 2 * time.Millisecond, 10 * time.Millisecond
 	begun := time.Now()
-	first, second := p.Signal(signal), p.Signal(signal)
-	return first == nil && second == nil && time.Since(begun) < moment
+	first := p.Signal(signal)
+	time.Sleep(moment)
+	second := p.Signal(signal)
+	return first == nil && second == nil && time.Since(begun) < soon
 }
 
 // The same holds without privileges, where the run is a second process. That is
