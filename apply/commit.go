@@ -143,7 +143,7 @@ func (k *Kernel) Commit(ctx context.Context, d *Delta) (err error) {
 	}
 	for i, b := range d.batches {
 		if i > 0 {
-			awaitPackets()
+			AwaitPackets()
 			if k.between != nil {
 				k.between(b.part)
 			}
@@ -186,13 +186,16 @@ func withLeftovers(err, left error) error {
 	return fmt.Errorf("%w. %w", err, leftovers)
 }
 
-// awaitPackets returns when no packet is under way any more that began before
-// the call. The kernel keeps two generations apart, so that a packet from before
-// a transaction would take the next but one for its own.
+// AwaitPackets returns when no packet is under way any more that began before
+// the call. A Commit does not wait for the packets that the rules from before it
+// judge: on a virtual machine whose processor is taken away they may leave their
+// traces, such as entries of conntrack, long after it. And the kernel keeps two
+// generations apart, so that a packet from before a transaction would take the
+// next but one for its own.
 //
 // Source: Linux kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is
 // synchronize_rcu.
-func awaitPackets() {
+func AwaitPackets() {
 	const global = 1
 	// Where the kernel cannot do it (nohz_full, seccomp), a thousand times what
 	// a packet takes has to do.

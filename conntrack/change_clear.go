@@ -25,8 +25,7 @@ func (t *Table) SeedChange(ctx context.Context, c *Change) (Result, error) {
 }
 
 // clearings is how often Clear goes through the table to make sure that nothing
-// is left. What a packet has left that was on its way during the commit is there
-// by the second time.
+// is left: what a table that changes shows at one reading is not all.
 const clearings = 4
 
 // heldAtOnce is how many flows Clear has refused at once. They are kept in memory
@@ -37,7 +36,8 @@ const heldAtOnce = 1 << 16
 // Before the entries of UDP flows that are cut go, refuse is called with what is
 // to be refused for them; an error of it ends the work.
 //
-// It goes through the table until it finds nothing more.
+// It goes through the table until it finds nothing more. Packets that the old
+// rules let through must have left their entries before the call.
 func (t *Table) Clear(ctx context.Context, c *Change, refuse func([]policies.Held) error) (Result, error) {
 	b, err := t.Batch()
 	if err != nil {

@@ -340,6 +340,8 @@ func (s *session) clear(ctx context.Context, k *apply.Kernel, t *transition, tab
 	if err := clearOthers(ctx, k, t, table, done); err != nil {
 		return err
 	}
+	// What the old rules still let through has its entry by now.
+	apply.AwaitPackets()
 	err := s.withTable(func(tracked *conntrack.Table) error {
 		return withChange(ctx, tracked, t, func(c *conntrack.Change) error {
 			result, err := tracked.Clear(ctx, c, func(holds []policies.Held) error {
