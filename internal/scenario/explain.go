@@ -157,22 +157,38 @@ func (p *player) entryIn(entries []lab.Entry) *lab.Entry {
 	return nil
 }
 
-// isOf reports whether an entry is that of the flow, opened by either side.
+// isOf reports whether an entry is that of the flow, opened by either side: of
+// pings and messages, by the opener alone, since those of the other side have
+// entries of their own. Its original tuple is the flow then, or, where addresses
+// are translated, its reply tuple is the reverse of that.
 func (p *player) isOf(e *lab.Entry, view lab.Tuple) bool {
 	if e.Original.Protocol != p.spec.Protocol {
 		return false
 	}
-	if p.spec.IsPing() && e.Original.ICMPID != p.id || p.spec.Message != nil && e.Original.ICMPType != p.spec.Message.Type {
-		return false
-	}
 	ports := p.spec.Protocol.HasPorts()
-	same := func(a, b netip.AddrPort) bool {
-		return a.Addr() == b.Addr() && (!ports || a.Port() == b.Port())
+	same := func(t lab.Tuple, source, dest netip.AddrPort) bool {
+		return t.Source.Addr() == source.Addr() && t.Dest.Addr() == dest.Addr() &&
+			(!ports || t.Source.Port() == source.Port() && t.Dest.Port() == dest.Port())
 	}
-	for _, t := range []lab.Tuple{e.Original, e.Reply} {
-		if same(t.Source, view.Source) && same(t.Dest, view.Dest) || same(t.Source, view.Dest) && same(t.Dest, view.Source) {
-			return true
-		}
+	forth := func(t lab.Tuple) bool { return same(t, view.Source, view.Dest) }
+	back := func(t lab.Tuple) bool { return same(t, view.Dest, view.Source) }
+	if want, ok := p.icmpTuple(); ok {
+		o := e.Original
+		return o.ICMPType == want.ICMPType && o.ICMPCode == want.ICMPCode && o.ICMPID == want.ICMPID && (forth(o) || back(e.Reply))
 	}
-	return false
+	return forth(e.Original) || back(e.Original) || forth(e.Reply) || back(e.Reply)
+}
+
+// icmpTuple returns what conntrack knows the flow's pings or messages by, without
+// their addresses; false for other flows.
+func (p *player) icmpTuple() (lab.Tuple, bool) {
+	switch m := p.spec.Message; {
+	case m != nil:
+		// The kernel takes the word behind the checksum, of which messageHeader
+		// makes zeros, for an identifier.
+		return lab.Tuple{ICMPType: m.Type, ICMPCode: m.Code}, true
+	case p.spec.IsPing():
+		return lab.Tuple{ICMPType: echoRequest[flow.FamilyOf(p.spec.Dest)], ICMPID: p.id}, true
+	}
+	return lab.Tuple{}, false
 }
