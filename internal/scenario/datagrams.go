@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -63,6 +64,9 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 		return err
 	}
 	p.keep(conn)
+	if err := lab.QueueErrors(conn); err != nil {
+		return err
+	}
 	p.background(func() {
 		b := make([]byte, 1<<16)
 		for {
@@ -71,6 +75,9 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 				return
 			}
 			// Any other error tells of an ICMP message.
+			if err != nil {
+				p.takeErrors(conn)
+			}
 			if m, ok := parseMessage(b[:n]); err == nil && ok && m.flow == p.number && m.side == Responder {
 				p.received(m, netip.AddrPort{})
 			}
@@ -78,15 +85,34 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 	})
 	p.background(func() {
 		p.pace(Opener, p.openerCount(), false, func(m message) error {
-			_, err := conn.Write(m.marshal(p.spec.Size))
-			if errors.Is(err, syscall.ECONNREFUSED) {
-				// It is about an earlier packet; this one was not sent.
-				_, err = conn.Write(m.marshal(p.spec.Size))
+			b := m.marshal(p.spec.Size)
+			_, err := conn.Write(b)
+			for n := 0; n < writeTries && err != nil && !errors.Is(err, syscall.EPERM); n++ {
+				// It may be about an earlier packet; this one was not sent.
+				p.takeErrors(conn)
+				_, err = conn.Write(b)
 			}
 			return err
 		})
 	})
 	return nil
+}
+
+// writeTries is how often a datagram is sent again for an error that tells of
+// another one.
+const writeTries = 3
+
+// takeErrors records what ICMP messages say of the opener's packets.
+func (p *player) takeErrors(conn *net.UDPConn) {
+	messages, err := lab.TakeErrors(conn)
+	if err != nil && p.ctx.Err() == nil {
+		p.run.abort(fmt.Errorf("the flow %q: %w", p.spec.Name, err))
+	}
+	for _, e := range messages {
+		if m, ok := parseMessage(e.Payload); ok && e.PortUnreachable && m.flow == p.number && m.side == Opener {
+			p.unheard(m.seq, p.run.now())
+		}
+	}
 }
 
 // serveUDP reads what comes to a port, until it is closed.

@@ -231,6 +231,8 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 			return "nothing had passed before, so there is nothing to cut"
 		case passed > 0:
 			return fmt.Sprintf("%d passed", passed)
+		case c.unheard > 0:
+			return f.unheardText(c.unheard)
 		}
 	case Survives:
 		if e.Over != overFlow && !c.before {

@@ -70,10 +70,21 @@ func (r *recorder) answered(seq int, at time.Duration) {
 	})
 }
 
+// unheard records that a packet of the opener came to where nobody listens, which
+// something answered: a host, by a segment with RST or an ICMP message. No policy
+// does that; sgc only drops.
+func (r *recorder) unheard(seq int, at time.Duration) {
+	r.note(Opener, seq, func(p *Packet) {
+		if p.unheard == 0 {
+			p.unheard, p.Failed = at, errNobodyListens.Error()
+		}
+	})
+}
+
 // failed records why a packet was not sent. An attempt to connect that nobody
-// answered was.
+// answered was, and one at a port where nobody listens.
 func (r *recorder) failed(side Side, seq int, err error) {
-	if errors.Is(err, errNoAnswer) {
+	if errors.Is(err, errNoAnswer) || errors.Is(err, errNobodyListens) {
 		return
 	}
 	text := err.Error()
@@ -125,6 +136,8 @@ type counts struct {
 	// even sent, why being the reason of the last of them.
 	sent, passed, failed [2]int
 	why                  [2]string
+	// unheard counts the opener's that came to where nobody listens.
+	unheard int
 	// firstSent is the number of the opener's first packet, and first that of the
 	// first that passed; 0 for none.
 	firstSent, first int
@@ -172,7 +185,12 @@ func (r *recorder) window(from, to, cutoff time.Duration) counts {
 		} else if c.waiting[p.Side] == 0 && !p.Open && p.Failed == "" {
 			c.waiting[p.Side] = p.Sent
 		}
-		if p.Failed != "" {
+		switch {
+		case p.unheard != 0:
+			if !passed && p.unheard <= cutoff {
+				c.unheard++
+			}
+		case p.Failed != "":
 			c.failed[p.Side]++
 			c.why[p.Side] = p.Failed
 		}

@@ -63,7 +63,7 @@ type Run struct {
 	speed    int
 	began    time.Time
 	ctx      context.Context
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 	// work are the goroutines of services, judging those of judgements.
 	work, judging sync.WaitGroup
 	done          chan struct{}
@@ -107,7 +107,7 @@ func Start(ctx context.Context, s *Scenario, o Options) *Run {
 	if o.Speed > 0 {
 		r.speed = o.Speed
 	}
-	r.ctx, r.cancel = context.WithCancel(ctx)
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	go func() {
 		defer close(r.done)
 		err := r.play()
@@ -196,13 +196,13 @@ func (r *Run) play() (err error) {
 		r.judging.Wait()
 		if err == nil {
 			// An end during the last judgements is one before the scenario's.
-			err = r.ctx.Err()
+			err = context.Cause(r.ctx)
 		}
 	}()
 	for i, s := range r.scenario.Steps {
 		if err := r.step(i, s); err != nil {
-			if cause := r.ctx.Err(); cause != nil {
-				return cause
+			if r.ctx.Err() != nil {
+				return context.Cause(r.ctx)
 			}
 			if e := new(NotHereError); errors.As(err, &e) {
 				r.skipped = e.Reason
@@ -217,9 +217,13 @@ func (r *Run) play() (err error) {
 	return nil
 }
 
+// abort ends the run with an error that came up in the background: the first one
+// is the run's.
+func (r *Run) abort(err error) { r.cancel(err) }
+
 // tearDown ends all flows and services.
 func (r *Run) tearDown() {
-	r.cancel()
+	r.cancel(nil)
 	r.release()
 	r.mu.Lock()
 	players := r.players

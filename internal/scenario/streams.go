@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"sgc/internal/flow"
@@ -17,7 +18,11 @@ import (
 // sends a SYN once a second.
 const attemptTime = time.Second
 
-var errNoAnswer = errors.New("no answer to the attempt to connect")
+var (
+	errNoAnswer = errors.New("no answer to the attempt to connect")
+	// errNobodyListens is about a packet that passed, and ended where no socket is.
+	errNobodyListens = errors.New("something answered that nobody listens there")
+)
 
 // openTCP listens on the other side, and connects: again and again until it
 // succeeds. Both sides write messages over the connection.
@@ -64,10 +69,15 @@ func (p *player) connect(from *lab.Namespace) *net.TCPConn {
 			ctx, cancel := context.WithTimeout(p.ctx, p.attempt)
 			defer cancel()
 			c, err := from.DialTCP(ctx, local, remote)
-			if err != nil {
-				if ctx.Err() != nil {
-					err = errNoAnswer
-				}
+			switch {
+			case errors.Is(err, syscall.ECONNREFUSED):
+				// The kernel has this of a segment with RST, or of an ICMP message that
+				// the port is unreachable.
+				p.unheard(m.seq, p.run.now())
+				return errNobodyListens
+			case err != nil && ctx.Err() != nil:
+				return errNoAnswer
+			case err != nil:
 				return err
 			}
 			conn = c

@@ -63,8 +63,11 @@ type Packet struct {
 	// Answered is when the answer was back, 0 for never.
 	Answered time.Duration `json:"answered_ns,omitempty"`
 	// Failed says why the packet was not sent: the sender's own rules refused it,
-	// or its connection is gone.
+	// or its connection is gone. Of one that was sent, it says that something
+	// answered that nobody listens where it came to.
 	Failed string `json:"failed,omitempty"`
+	// unheard is when that answer was back, 0 for never.
+	unheard time.Duration
 }
 
 // Side is one of the two ends of a flow.
@@ -96,8 +99,11 @@ func (l *Lane) Passed(p *Packet) time.Duration {
 }
 
 // NotTaken reports whether the kernel of the sender did not take the packet. An
-// attempt to open a connection that nobody answered was taken.
-func (p *Packet) NotTaken() bool { return p.Failed != "" && p.Failed != errNoAnswer.Error() }
+// attempt to open a connection that nobody answered was taken, and so was what came
+// to where nobody listens.
+func (p *Packet) NotTaken() bool {
+	return p.Failed != "" && p.Failed != errNoAnswer.Error() && p.unheard == 0
+}
 
 // Mark is a change of the managed host's policy.
 type Mark struct {

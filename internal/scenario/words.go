@@ -74,10 +74,22 @@ func (p *player) seen(c *counts) string {
 		if n := c.failed[side]; n > 0 {
 			text += fmt.Sprintf(" (%d: %s)", n, c.why[side])
 		}
+		if n := c.unheard; n > 0 && side == Opener {
+			text += fmt.Sprintf(" (%d: nobody listens there)", n)
+		}
 		parts = append(parts, text)
 	}
 	if c.first > c.firstSent {
 		parts = append(parts, fmt.Sprintf("the first of them is number %d", c.first))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// unheardText says that packets passed which nobody listened for.
+func (f *Flow) unheardText(n int) string {
+	text := fmt.Sprintf("something answered that nobody listens there: %d passed the policy", n)
+	if f.Reaches == f.To {
+		return text + fmt.Sprintf(` (if a router sends on what comes to port %d, reaches = "HOST" and reaches_port say to where)`, f.Port)
+	}
+	return text + fmt.Sprintf(` (reaches and reaches_port say that port %d of %s gets what is sent to port %d of %s)`, f.ReachesPort, f.Reaches, f.Port, f.To)
 }
