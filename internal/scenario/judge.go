@@ -214,6 +214,10 @@ func (r *Run) stepBegun() time.Duration {
 	return r.steps[len(r.steps)-1].Begun
 }
 
+// nothingPassed is what is wrong where something has to pass, however much may be
+// lost, and however long it may take.
+const nothingPassed = "nothing passed"
+
 // judge returns what is wrong with the numbers of a window, "" for nothing.
 func (e *Expectation) judge(f *Flow, c *counts) string {
 	passed := c.passed[Opener] + c.passed[Responder]
@@ -224,6 +228,8 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 			return "nothing was sent in that time"
 		case c.lost() > e.allowance(c):
 			return fmt.Sprintf("%d lost", c.lost())
+		case passed == 0:
+			return nothingPassed
 		}
 	case Refused, Cut:
 		switch {
@@ -246,6 +252,8 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 		return fmt.Sprintf("%d lost", c.lost())
 	}
 	switch {
+	case e.Traffic == Survives && passed == 0:
+		return nothingPassed
 	case e.Sent != nil && c.sent[Opener] != *e.Sent:
 		return fmt.Sprintf("%d sent", c.sent[Opener])
 	case e.Passed != nil && c.passed[Opener] != *e.Passed:
@@ -255,6 +263,8 @@ func (e *Expectation) judge(f *Flow, c *counts) string {
 			return "none passed"
 		}
 		return fmt.Sprintf("the first that passed is number %d", c.first)
+	case e.Within != 0 && passed == 0:
+		return nothingPassed
 	case e.Within != 0 && c.slowest > e.Within:
 		return fmt.Sprintf("one took %s", c.slowest.Round(time.Millisecond))
 	}
@@ -272,7 +282,9 @@ func (e *Expectation) silent(f *Flow, c *counts) []Side {
 	}
 	switch e.Traffic {
 	case Any:
-		return nil
+		if e.Within == 0 || c.sent[Opener]+c.sent[Responder] > 0 {
+			return nil
+		}
 	case Allowed:
 		if c.sent[Opener]+c.sent[Responder] > 0 {
 			return nil
@@ -359,8 +371,9 @@ func (j *judgement) entryProblem() string {
 	// have passed before or after the kernel came to it.
 	most, left := j.run.timeout(e.Timeout), time.Duration(entry.Seconds)*time.Second
 	idle := j.read - j.p.window(0, j.end, j.end).lastSent
-	if left > most || left < most-idle-2*time.Second {
-		return fmt.Sprintf("the entry ends in %s, of a timeout of %s", left, most)
+	least := max(0, most-idle-2*time.Second)
+	if left > most || left < least {
+		return fmt.Sprintf("the entry ends in %s, and not in %s to %s", brief(left), brief(wholeSeconds(least)), brief(most))
 	}
 	return ""
 }

@@ -22,6 +22,11 @@ func scaled(d time.Duration, speed int) time.Duration {
 		return d
 	}
 	d = (d + time.Duration(speed) - 1) / time.Duration(speed)
+	return wholeSeconds(d)
+}
+
+// wholeSeconds rounds up.
+func wholeSeconds(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
 

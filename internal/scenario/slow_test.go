@@ -162,10 +162,10 @@ func TestTimeoutOfAnEntryThatWasReadLate(t *testing.T) {
 	}{
 		{349, 11 * time.Second, ""},
 		{347, 11 * time.Second, ""},
-		{346, 11 * time.Second, "the entry ends in 5m46s, of a timeout of 5m50s"},
+		{346, 11 * time.Second, "the entry ends in 5m46s, and not in 5m47s to 5m50s"},
 		{346, 15 * time.Second, ""},
-		{342, 15 * time.Second, "the entry ends in 5m42s, of a timeout of 5m50s"},
-		{351, 15 * time.Second, "the entry ends in 5m51s, of a timeout of 5m50s"},
+		{342, 15 * time.Second, "the entry ends in 5m42s, and not in 5m43s to 5m50s"},
+		{351, 15 * time.Second, "the entry ends in 5m51s, and not in 5m43s to 5m50s"},
 	} {
 		j := &judgement{run: r, e: e, p: p, end: 11 * time.Second, looked: true, read: tt.read, entry: &lab.Entry{Seconds: tt.left}}
 		if got := j.entryProblem(); got != tt.want {
