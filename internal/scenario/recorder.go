@@ -81,6 +81,9 @@ func (r *recorder) unheard(seq int, at time.Duration) {
 	})
 }
 
+// refusedBySender is why a packet was not sent that the rules of its own host drop.
+const refusedBySender = "refused by the sender's own rules"
+
 // failed records why a packet was not sent. An attempt to connect that nobody
 // answered was, and one at a port where nobody listens.
 func (r *recorder) failed(side Side, seq int, err error) {
@@ -89,7 +92,7 @@ func (r *recorder) failed(side Side, seq int, err error) {
 	}
 	text := err.Error()
 	if errors.Is(err, syscall.EPERM) {
-		text = "refused by the sender's own rules"
+		text = refusedBySender
 	}
 	r.note(side, seq, func(p *Packet) { p.Failed = text })
 }
