@@ -30,9 +30,18 @@ func (n *Namespace) ListenTCP(local netip.AddrPort) (*net.TCPListener, error) {
 	return l, nil
 }
 
+// ErrNotSent says that no packet was sent, since the socket could not be had: its
+// address is taken, or none leads to the other side.
+var ErrNotSent = errors.New("nothing was sent")
+
 // DialTCP connects from inside the namespace until the context ends. The zero
-// local address, or a local port 0, leaves the choice to the kernel. A dial that
+// local address, or a local port 0, leaves the choice to the kernel. Connections to
+// different addresses or ports may share a local port. A dial that
 // is given up leaves no connection behind that would keep its port.
+//
+// An error that wraps ErrNotSent is about this machine, and all others are about
+// what became of the packets: ECONNREFUSED for a segment with RST or an ICMP message
+// that nobody listens, others for what routers say, and the context's for no answer.
 //
 // It asks the kernel once more when its time is up, unlike that of package net: on
 // a busy machine this process may not run for as long as an attempt takes, and the
@@ -56,21 +65,29 @@ func (n *Namespace) dialTCP(ctx context.Context, local, remote netip.AddrPort) (
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open a socket: %w", err)
+		return nil, fmt.Errorf("%w: open a socket: %w", ErrNotSent, err)
 	}
 	// net.FileConn has a copy of its own.
 	file := os.NewFile(uintptr(fd), "tcp")
 	defer func() { err = errors.Join(err, file.Close()) }()
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		return nil, fmt.Errorf("set SO_LINGER: %w", err)
+		return nil, fmt.Errorf("%w: set SO_LINGER: %w", ErrNotSent, err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return nil, fmt.Errorf("%w: set SO_REUSEADDR: %w", ErrNotSent, err)
 	}
 	if local.IsValid() {
 		if err := unix.Bind(fd, sockaddrPort(local)); err != nil {
-			return nil, fmt.Errorf("bind to %s: %w", local, err)
+			return nil, fmt.Errorf("%w: bind to %s: %w", ErrNotSent, local, err)
 		}
 	}
-	if err := unix.Connect(fd, sockaddrPort(remote)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	switch err := unix.Connect(fd, sockaddrPort(remote)); {
+	case err == nil, errors.Is(err, unix.EINPROGRESS):
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ECONNREFUSED):
+		// The host's own rules, or a port of its own.
 		return nil, err
+	default:
+		return nil, fmt.Errorf("%w: connect from %s: %w", ErrNotSent, local, err)
 	}
 	if err := awaitConnected(ctx, fd); err != nil {
 		return nil, err

@@ -57,6 +57,8 @@ func (r *Run) check(c *Check) ([]Verdict, error) {
 		}
 		if r.until(badGrace, look) {
 			problem = fmt.Sprintf("%d passed", n.passed[Opener]+n.passed[Responder])
+		} else if n.unheard > 0 {
+			problem = spec.unheardText(n.unheard)
 		}
 	default:
 		switch {

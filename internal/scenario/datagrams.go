@@ -84,7 +84,7 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 		}
 	})
 	p.background(func() {
-		p.pace(Opener, p.openerCount(), false, func(m message) error {
+		p.pace(Opener, p.openerCount(), false, p.datagram(func(m message) error {
 			b := m.marshal(p.spec.Size)
 			_, err := conn.Write(b)
 			for n := 0; n < writeTries && err != nil && !errors.Is(err, syscall.EPERM); n++ {
@@ -93,9 +93,29 @@ func (p *player) openUDP(from, reaches *lab.Namespace) error {
 				_, err = conn.Write(b)
 			}
 			return err
-		})
+		}))
 	})
 	return nil
+}
+
+// datagram returns a sender whose errors end the run, but for those of the sender's
+// own rules: all others say that nothing was sent, which is nobody's refusal.
+func (p *player) datagram(send func(message) error) func(message) error {
+	return func(m message) error {
+		err := send(m)
+		if err != nil && !errors.Is(err, syscall.EPERM) {
+			p.unable(m.side, err)
+		}
+		return err
+	}
+}
+
+// unable ends the run, since a side of the flow cannot send; unless the flow has
+// ended, which closes its sockets.
+func (p *player) unable(side Side, err error) {
+	if p.ctx.Err() == nil {
+		p.run.abort(fmt.Errorf("the flow %q: %s cannot send: %w", p.spec.Name, p.spec.host(side), err))
+	}
 }
 
 // writeTries is how often a datagram is sent again for an error that tells of
@@ -105,8 +125,8 @@ const writeTries = 3
 // takeErrors records what ICMP messages say of the opener's packets.
 func (p *player) takeErrors(conn *net.UDPConn) {
 	messages, err := lab.TakeErrors(conn)
-	if err != nil && p.ctx.Err() == nil {
-		p.run.abort(fmt.Errorf("the flow %q: %w", p.spec.Name, err))
+	if err != nil {
+		p.unable(Opener, err)
 	}
 	for _, e := range messages {
 		if m, ok := parseMessage(e.Payload); ok && e.PortUnreachable && m.flow == p.number && m.side == Opener {
@@ -129,10 +149,10 @@ func (r *Run) serveUDP(conn *net.UDPConn) {
 		}
 		if p := r.player(m.flow); p != nil {
 			p.received(m, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-			p.respond(func(m message) error {
+			p.respond(p.datagram(func(m message) error {
 				_, err := conn.WriteToUDPAddrPort(m.marshal(p.spec.Size), p.seenFrom())
 				return err
-			})
+			}))
 		}
 	}
 }
@@ -176,9 +196,9 @@ func (p *player) openPing(from, reaches *lab.Namespace) error {
 		})
 	})
 	p.background(func() {
-		p.pace(Opener, p.openerCount(), false, func(m message) error {
+		p.pace(Opener, p.openerCount(), false, p.datagram(func(m message) error {
 			return raw.Send(p.spec.Dest, lab.EchoRequest(family, p.id, uint16(m.seq), m.marshal(p.spec.Size)))
-		})
+		}))
 	})
 	return nil
 }
@@ -204,7 +224,7 @@ func (p *player) openOther(from, reaches *lab.Namespace) error {
 				m, ok := parse(b)
 				if p := p.run.player(m.flow); ok && p != nil && m.side == Opener {
 					p.received(m, netip.AddrPortFrom(from, 0))
-					p.respond(func(m message) error { return raw.Send(p.seenFrom().Addr(), body(m)) })
+					p.respond(p.datagram(func(m message) error { return raw.Send(p.seenFrom().Addr(), body(m)) }))
 				}
 			})
 		})
@@ -226,7 +246,7 @@ func (p *player) openOther(from, reaches *lab.Namespace) error {
 		})
 	})
 	p.background(func() {
-		p.pace(Opener, p.openerCount(), false, func(m message) error { return raw.Send(p.spec.Dest, body(m)) })
+		p.pace(Opener, p.openerCount(), false, p.datagram(func(m message) error { return raw.Send(p.spec.Dest, body(m)) }))
 	})
 	return nil
 }

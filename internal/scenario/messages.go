@@ -96,10 +96,10 @@ func (p *player) openMessages(from, reaches *lab.Namespace) error {
 		return err
 	}
 	p.background(func() {
-		p.pace(Opener, p.openerCount(), false, func(own message) error {
+		p.pace(Opener, p.openerCount(), false, p.datagram(func(own message) error {
 			rest := append(make([]byte, messageHeader), own.marshal(p.spec.Size)...)
 			return raw.Send(p.spec.Dest, lab.ICMPMessage(family, m.Type, m.Code, rest))
-		})
+		}))
 	})
 	return nil
 }

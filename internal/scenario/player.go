@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,9 @@ type player struct {
 	// limit is the number of packets that the opener may send for now, 0 for no
 	// limit.
 	limit atomic.Int64
+	// turn is held by who records a packet that is about to be sent, unless the flow
+	// has ended.
+	turn sync.Mutex
 	// responding starts the responder's sending once.
 	responding sync.Once
 	// closers end what blocks.
@@ -55,13 +59,27 @@ func (p *player) keep(c interface{ Close() error }) {
 	p.closers = append(p.closers, c)
 }
 
+// keepConnection closes a connection of TCP when the flow ends. If another flow of
+// the scenario has its tuple, nothing of it stays behind then: the kernel keeps a
+// connection that is closed in peace for a minute, in which there is no second one.
+func (p *player) keepConnection(conn *net.TCPConn) {
+	if p.run.fixed.isReused(p.spec) {
+		// One that is not closed so is in the way of the next flow, which says so.
+		_ = conn.SetLinger(0)
+	}
+	p.keep(conn)
+}
+
 // drainTime is how long the last packets of a flow may be under way.
 const drainTime = 200 * time.Millisecond
 
 // drain ends the flow's sending, and waits for its last packets: not for those
 // that have been lost long ago.
 func (p *player) drain() {
+	// Whoever sends has recorded that, and nobody begins to any more.
+	p.turn.Lock()
 	p.cancel()
+	p.turn.Unlock()
 	from := max(p.run.now()-drainTime, 0)
 	p.run.until(drainTime, func() bool {
 		now := p.run.now()
@@ -93,11 +111,11 @@ func (p *player) pace(side Side, count int, open bool, send func(message) error)
 			return
 		}
 		p.run.gate.RLock()
-		if p.ctx.Err() != nil {
+		seq, ok := p.begun(side, open)
+		if !ok {
 			p.run.gate.RUnlock()
 			return
 		}
-		seq := p.sending(side, p.run.now(), open)
 		err := send(message{p.number, side, seq})
 		p.run.gate.RUnlock()
 		if err != nil && p.ctx.Err() == nil {
@@ -109,6 +127,17 @@ func (p *player) pace(side Side, count int, open bool, send func(message) error)
 			next = now.Add(p.interval)
 		}
 	}
+}
+
+// begun records a packet that is about to be sent; ok is false when the flow has
+// ended.
+func (p *player) begun(side Side, open bool) (seq int, ok bool) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if p.ctx.Err() != nil {
+		return 0, false
+	}
+	return p.sending(side, p.run.now(), open), true
 }
 
 // mayGoOn waits while the side has sent as much as it may for now; it is false
@@ -209,10 +238,10 @@ func (r *Run) begin(spec *Flow, interval, attempt time.Duration) (*player, error
 	r.mu.Unlock()
 	p := &player{run: r, spec: spec, number: number, interval: interval, attempt: attempt, sourcePort: spec.SourcePort, id: spec.ID}
 	if spec.Protocol.HasPorts() && p.sourcePort == 0 {
-		p.sourcePort = firstSourcePort + uint16(number)
+		p.sourcePort = choose(firstSourcePort, number, r.fixed.ports)
 	}
 	if spec.IsPing() && p.id == 0 {
-		p.id = firstID + uint16(number)
+		p.id = choose(firstID, number, r.fixed.ids)
 	}
 	p.ctx, p.cancel = context.WithCancel(r.ctx)
 	p.recorder = newRecorder(Lane{
@@ -233,7 +262,8 @@ func (r *Run) begin(spec *Flow, interval, attempt time.Duration) (*player, error
 }
 
 // What the run chooses by itself, so that a record reads the same every time:
-// ports of the range that Linux takes for clients, and identifiers of pings.
+// ports of the range that Linux takes for clients, and identifiers of pings, both
+// but for those that the scenario names. They count from behind these.
 const (
 	firstSourcePort = 40000
 	firstID         = 100

@@ -72,6 +72,8 @@ type Run struct {
 	gate     sync.RWMutex
 	held     bool
 	services map[serviceKey]interface{ Close() error }
+	// fixed is what the scenario names of flows.
+	fixed fixed
 	// policy is what is enforced, nil for nothing.
 	policy *policies.Policy
 	// windows are when the steps began and when their last change was done.
@@ -102,7 +104,7 @@ func Start(ctx context.Context, s *Scenario, o Options) *Run {
 	r := &Run{
 		scenario: s, options: o, topology: NewTopology(s), speed: s.Speed, began: time.Now(),
 		done: make(chan struct{}), services: map[serviceKey]interface{ Close() error }{}, windows: map[string]window{},
-		results: make([]StepResult, len(s.Steps)),
+		results: make([]StepResult, len(s.Steps)), fixed: s.fixed(),
 	}
 	if o.Speed > 0 {
 		r.speed = o.Speed

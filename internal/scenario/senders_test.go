@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -196,5 +197,145 @@ func TestWhatIsNoAnswerOfTheOtherSide(t *testing.T) {
 	}
 	if errors.Is(errNobodyListens, errNoAnswer) {
 		t.Error("no answer is none")
+	}
+}
+
+// Values that a scenario names are not chosen for other flows, whether they come
+// before or after.
+func TestChosenValuesAreThoseThatNobodyNames(t *testing.T) {
+	t.Parallel()
+	named := map[uint16]bool{40002: true, 40003: true, 7: true}
+	var got []uint16
+	for number := uint32(1); number <= 4; number++ {
+		got = append(got, choose(firstSourcePort, number, named))
+	}
+	if want := []uint16{40001, 40004, 40005, 40006}; !slices.Equal(got, want) {
+		t.Errorf("got %d, want %d", got, want)
+	}
+	if got := choose(65533, 3, map[uint16]bool{65535: true}); got != 65534 {
+		t.Errorf("behind the last comes %d", got)
+	}
+	text := pair + "step \"s\" {\n"
+	for i, rest := range []string{
+		"protocol = \"tcp\"\nport = 80\nsource_port = 40002", "protocol = \"tcp\"\nport = 80", "protocol = \"tcp\"\nport = 80",
+		"protocol = \"tcp\"\nport = 80\nsource_port = 40001", "protocol = \"icmp\"\nid = 106", "protocol = \"icmp\"", "protocol = \"icmp\"\nid = \"new\"",
+		"protocol = \"udp\"\nport = 80", "protocol = \"udp\"\nport = 40010",
+	} {
+		text += flowText("start", fmt.Sprint(i), rest) + fmt.Sprintf("expect \"%d\" {\ntraffic = \"allowed\"\n}\n", i)
+	}
+	text += flowText("check", "named", "protocol = \"tcp\"\nport = 80\nsource_port = 40009\ntraffic = \"allowed\"") + "wait \"5s\" {}\n}\n"
+	result := played(t, text)
+	if result.Err != nil || result.Failed() {
+		t.Errorf("got %v, %+v", result.Err, result.Steps)
+	}
+	tuples := map[string]string{}
+	for _, l := range result.Timeline.Lanes {
+		key := l.Protocol + l.Source.String()
+		if l.Answered {
+			key = l.Title
+		}
+		if tuples[key] != "" {
+			t.Errorf("%q and %q are both %s", tuples[key], l.Name, key)
+		}
+		tuples[key] = l.Name
+		if l.Source.Port() == 40010 {
+			t.Errorf("%q has a port that the scenario names", l.Name)
+		}
+	}
+}
+
+// A flow may have the addresses and ports of one that has ended, at once.
+func TestFlowsWithTheTupleOfAnEarlierOne(t *testing.T) {
+	t.Parallel()
+	text := pair + "step \"s\" {\n"
+	for _, rest := range []string{
+		"protocol = \"tcp\"\nport = 80\nsource_port = 4000", "protocol = \"tcp\"\nport = 80\nsource_port = 4000\nfamily = \"ipv6\"",
+		"protocol = \"udp\"\nport = 53\nsource_port = 4000", "protocol = \"icmp\"\nid = 9",
+	} {
+		for _, kind := range []string{"check", "start", "start", "check"} {
+			name := fmt.Sprintf("%d", strings.Count(text, "protocol"))
+			if kind == "check" {
+				text += flowText(kind, name, rest+"\ntraffic = \"allowed\"")
+				continue
+			}
+			text += flowText(kind, name, rest) + "wait \"3s\" {}\n" + fmt.Sprintf("stop %q {}\n", name) +
+				fmt.Sprintf("expect %q {\ntraffic = \"allowed\"\nover = \"flow\"\n}\n", name)
+		}
+	}
+	for _, v := range verdicts(t, text+"}\n") {
+		if !v.Met {
+			t.Errorf("%s: %s; %s", v.Flow, v.Seen, v.Entry)
+		}
+	}
+}
+
+// Two flows that run at once are told apart by what they are made of.
+func TestFlowsWithOneTuple(t *testing.T) {
+	for _, tt := range []struct{ name, first, second, want string }{
+		{"TCP", "protocol = \"tcp\"\nport = 80\nsource_port = 4000", "", "source_port"},
+		{"UDP", "protocol = \"udp\"\nport = 80\nsource_port = 4000", "", "source_port"},
+		{"ping", "protocol = \"icmp\"\nid = 7", "", "id"},
+		{"ping of IPv6", "protocol = \"icmp\"\nid = 7\nfamily = \"ipv6\"", "", "id"},
+		{"another port", "protocol = \"tcp\"\nport = 80\nsource_port = 4000", "protocol = \"tcp\"\nport = 81\nsource_port = 4000", "-"},
+		{"another protocol", "protocol = \"tcp\"\nport = 80\nsource_port = 4000", "protocol = \"udp\"\nport = 80\nsource_port = 4000", "-"},
+		{"another family", "protocol = \"icmp\"\nid = 7", "protocol = \"icmp\"\nid = 7\nfamily = \"ipv6\"", "-"},
+		{"chosen ports", "protocol = \"tcp\"\nport = 80", "", "-"},
+		{"new identifiers", "protocol = \"icmp\"\nid = \"new\"", "", "-"},
+		{"no ports at all", "protocol = \"gre\"", "", "-"},
+	} {
+		second := tt.second
+		if second == "" {
+			second = tt.first
+		}
+		starts := flowText("start", "one", tt.first)
+		for _, other := range []struct {
+			text  string
+			wrong bool
+		}{
+			{starts + flowText("start", "two", second), true},
+			{starts + flowText("check", "two", second+"\ntraffic = \"allowed\""), true},
+			{starts + "stop \"one\" {}\n" + flowText("start", "two", second), false},
+			{flowText("check", "two", second+"\ntraffic = \"allowed\"") + starts, false},
+		} {
+			l := LoadText("senders.lab.hcl", []byte(pair+"step \"s\" {\n"+other.text+"}\n"))
+			wrong := other.wrong && tt.want != "-"
+			switch {
+			case wrong && (len(l.Report.Diagnostics) != 1 || !strings.Contains(l.Report.Diagnostics[0].Detail, "another "+tt.want) || !strings.Contains(l.Report.Diagnostics[0].Detail, `"one"`)):
+				t.Errorf("%s: got %v of\n%s", tt.name, l.Report.Diagnostics, other.text)
+			case !wrong && l.Scenario == nil:
+				t.Errorf("%s: got %v of\n%s", tt.name, l.Report.Diagnostics, other.text)
+			}
+		}
+	}
+}
+
+// What never left the machine was not refused by anybody: the run ends.
+func TestErrorsBeforeAnythingIsSent(t *testing.T) {
+	t.Parallel()
+	result := played(t, pair+"step \"s\" {\n"+flowText("start", "in", "protocol = \"tcp\"\nport = 80")+`
+  check "out" {
+    protocol    = "tcp"
+    from        = "server"
+    to          = "client"
+    port        = 22
+    source_port = 80
+    traffic     = "refused"
+  }
+}
+`)
+	if result.Err == nil || !errors.Is(result.Err, syscall.EADDRINUSE) || !strings.Contains(result.Err.Error(), `the flow "out"`) {
+		t.Errorf("got %v, %+v", result.Err, result.Steps)
+	}
+	for _, tt := range []struct {
+		err  error
+		ends bool
+	}{{nil, false}, {syscall.EPERM, false}, {syscall.ENETUNREACH, true}, {syscall.EADDRNOTAVAIL, true}} {
+		r, p := paused(t, flow.UDP)
+		r.ctx, r.cancel = context.WithCancelCause(context.Background())
+		p.ctx = r.ctx
+		err := p.datagram(func(message) error { return tt.err })(message{1, Opener, 1})
+		if !errors.Is(err, tt.err) || (r.ctx.Err() != nil) != tt.ends || tt.ends && !errors.Is(context.Cause(r.ctx), tt.err) {
+			t.Errorf("%v: got %v, and the run ends with %v", tt.err, err, context.Cause(r.ctx))
+		}
 	}
 }

@@ -87,6 +87,7 @@ func (t *steps) action(b *hclsyntax.Block) Action {
 		return &Destroy{Hold: hold, At: r.header}
 	case "start":
 		f := t.flow(r)
+		t.alone(r, f)
 		if first := t.flows[f.Name]; first != nil {
 			t.errorAt(r.labelAt, "Second flow of this name", "The flow %q was started at line %d; give this one another name.", f.Name, first.At.Start.Line)
 		}
@@ -109,6 +110,7 @@ func (t *steps) action(b *hclsyntax.Block) Action {
 		return &Drain{r.header}
 	}
 	f := t.flow(r)
+	t.alone(r, f)
 	c := &Check{Flow: f, At: r.header, Tracked: r.optionalBool("tracked")}
 	r.required("traffic", `Say what is expected: traffic = "allowed" or "refused".`)
 	c.Traffic = t.traffic(r, Allowed, Refused)

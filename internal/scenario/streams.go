@@ -44,7 +44,7 @@ func (p *player) openTCP(from, reaches *lab.Namespace) error {
 		if conn == nil {
 			return
 		}
-		p.keep(conn)
+		p.keepConnection(conn)
 		p.background(func() { p.read(conn, Responder) })
 		count := p.openerCount()
 		if p.spec.Count > 0 && p.spec.Sends[Opener] {
@@ -75,6 +75,9 @@ func (p *player) connect(from *lab.Namespace) *net.TCPConn {
 				// the port is unreachable.
 				p.unheard(m.seq, p.run.now())
 				return errNobodyListens
+			case errors.Is(err, lab.ErrNotSent):
+				p.unable(Opener, err)
+				return err
 			case err != nil && ctx.Err() != nil:
 				return errNoAnswer
 			case err != nil:
@@ -113,7 +116,7 @@ func (r *Run) accept(l *net.TCPListener) {
 				_ = conn.Close() // nobody's connection
 				return
 			}
-			p.keep(conn)
+			p.keepConnection(conn)
 			from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 			if err == nil {
 				p.observe(from)

@@ -88,7 +88,7 @@ func (p *player) seen(c *counts) string {
 // unheardText says that packets passed which nobody listened for.
 func (f *Flow) unheardText(n int) string {
 	text := fmt.Sprintf("something answered that nobody listens there: %d passed the policy", n)
-	if f.Reaches == f.To {
+	if f.Reaches == f.To && f.ReachesPort == f.Port {
 		return text + fmt.Sprintf(` (if a router sends on what comes to port %d, reaches = "HOST" and reaches_port say to where)`, f.Port)
 	}
 	return text + fmt.Sprintf(` (reaches and reaches_port say that port %d of %s gets what is sent to port %d of %s)`, f.ReachesPort, f.Reaches, f.Port, f.To)
