@@ -128,6 +128,8 @@ type Changed struct {
 	// Seed says, of a socket, that an entry is to be made for its flow: from the
 	// commit on the kernel tracks it, and did not before, or perhaps did not.
 	Seed bool
+	// Unsure says, of a socket, that its flow may have an entry or not.
+	Unsure bool
 	// Opened is the direction in which the flow was opened.
 	Opened flow.Direction
 	// Held is what is to be refused so that a UDP flow that is cut does not begin
@@ -169,7 +171,7 @@ func (c *Change) Entry(e *Entry, out *Changed) error {
 
 func (out *Changed) reset() {
 	out.Fate, out.Reason, out.Legs = Elsewhere, NoReason, out.room[:0]
-	out.KeptOut, out.Delete, out.Seed, out.Opened = false, false, false, flow.Ingress
+	out.KeptOut, out.Delete, out.Seed, out.Unsure, out.Opened = false, false, false, false, flow.Ingress
 	out.Held = out.Held[:0]
 }
 

@@ -14,9 +14,9 @@ import (
 // are Elsewhere.
 //
 // A flow may have an entry and a socket. Count the sockets that are KeptOut,
-// and the entries that are not. Of the other sockets, those to Seed may have an
-// entry or not: count them if no entry with their SocketKey comes. The rest of the
-// sockets have entries.
+// and the entries that are not. Of the other sockets, those to Seed and those that
+// are Unsure may have an entry or not: count them if no entry with their SocketKey
+// comes. The rest of the sockets have entries.
 func (c *Change) Socket(s *Socket, out *Changed) error {
 	out.reset()
 	if s.State == TimeWait || !c.routes.crosses(s) {
@@ -42,8 +42,8 @@ func (c *Change) Socket(s *Socket, out *Changed) error {
 	// What the old policy did not govern may have an entry or not; one too many is
 	// refused by the kernel as there already.
 	out.Delete = false
-	unsure := c.old == nil || c.lost || c.old.judge.Interface(name) == nil
-	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (unsure || out.KeptOut) && !l.keepsOut
+	out.Unsure = len(out.Legs) > 0 && (c.old == nil || c.lost || c.old.judge.Interface(name) == nil)
+	out.Seed = len(out.Legs) > 0 && out.Fate != Cut && (out.Unsure || out.KeptOut) && !l.keepsOut
 	if out.Fate == Cut && s.Protocol == flow.UDP {
 		out.hold(c, l, s.Local)
 	}

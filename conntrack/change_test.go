@@ -184,7 +184,7 @@ func TestRulesThatWereLost(t *testing.T) {
 			if err := c.Socket(k.socket(), &out); err != nil {
 				t.Fatal(err)
 			}
-			if out.Fate != tc.want || out.Seed != tc.seed || out.KeptOut {
+			if out.Fate != tc.want || out.Seed != tc.seed || out.KeptOut || !out.Unsure {
 				t.Errorf("%s: %s, an entry is made %t, was kept out %t; want %s, %t", k, out.Fate, out.Seed, out.KeptOut, tc.want, tc.seed)
 			}
 			if err := c.Entry(k.entry(), &out); err != nil {

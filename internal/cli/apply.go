@@ -71,7 +71,10 @@ the kernel or the policy moved on.
 				return err
 			}
 			if o.Plan != nil {
-				o.PlanFile = argument
+				if c.IsSet(flushName) {
+					return fmt.Errorf("a saved plan holds which flows it cuts (--%s %s); leave --%s out", flushName, o.Plan.Flush, flushName)
+				}
+				o.PlanFile, o.Flush = argument, o.Plan.Flush
 				return s.applySaved(c.Context, o)
 			}
 			if o.Path, err = policyPath(argument); err != nil {

@@ -139,7 +139,7 @@ func (w *liveWork) judge(ctx context.Context, table *conntrack.Table, c *conntra
 		case out.KeptOut:
 			w.count(&out, true)
 			w.denied(denied(c, &out), true)
-		case out.Seed && leg != nil && (out.Fate != conntrack.Stays || denied(c, &out) != nil):
+		case (out.Seed || out.Unsure && out.Fate == conntrack.Cut) && leg != nil && (out.Fate != conntrack.Stays || denied(c, &out) != nil):
 			// It counts unless there is an entry.
 			if sockets == nil {
 				sockets = map[conntrack.SocketKey]socketFate{}

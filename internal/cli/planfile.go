@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"sgc/conntrack"
 	"sgc/policies"
 )
 
@@ -35,6 +36,8 @@ type planFile struct {
 	Delta      string `json:"delta"`
 	// Settings are the changes of the host's conntrack settings.
 	Settings string `json:"settings,omitempty"`
+	// Flush says which live flows the plan cuts. The flows themselves come and go.
+	Flush conntrack.FlushMode `json:"flush"`
 }
 
 // savePlan writes the plan down in one step.
@@ -47,7 +50,7 @@ func (s *session) savePlan(name string, p *plan) error {
 		Kind: planFileKind, FormatVersion: formatVersion,
 		Path: absolute(p.path), Vars: s.Vars, State: absolute(state),
 		Digest: p.digest, Generation: p.sight.snapshot.Generation, Delta: p.delta.Digest(),
-		Settings: p.settings.text(),
+		Settings: p.settings.text(), Flush: p.enforced.Flush,
 	}
 	for _, v := range s.VarFiles {
 		f.VarFiles = append(f.VarFiles, absolute(v))
@@ -166,7 +169,11 @@ func (f *planFile) inputs(environ []string) policies.Inputs {
 // refuse returns why a saved plan must not be carried out any more, or nil: the
 // plan that was made again just now has to be the same.
 func (f *planFile) refuse(name string, now *plan) error {
-	again := fmt.Sprintf("; nothing was changed. Look at a new plan: sgc plan %s --out %s", shellWord(f.Path), shellWord(name))
+	flush := ""
+	if f.Flush != conntrack.FlushCloud {
+		flush = fmt.Sprintf(" --%s %s", flushName, f.Flush)
+	}
+	again := fmt.Sprintf("; nothing was changed. Look at a new plan: sgc plan %s%s --out %s", shellWord(f.Path), flush, shellWord(name))
 	switch {
 	case now.digest != f.Digest:
 		return errors.New("the policy is not the one of the saved plan any more" + again)

@@ -226,7 +226,8 @@ func (t *transition) window(table *apply.Table) []apply.TimedChange {
 		for _, e := range table.Set(set).Timed {
 			changes = append(changes, apply.TimedChange{Set: set, Remove: true, Element: e})
 		}
-	case t.begins():
+	// A policy without interfaces governs no flows, and has no sets.
+	case t.begins() && len(t.new.Policy.Interfaces) > 0:
 		for _, e := range elements {
 			changes = append(changes, apply.TimedChange{Set: set, Element: e})
 		}

@@ -1,6 +1,8 @@
 package livetest
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"sgc/internal/flow"
@@ -76,6 +78,29 @@ func TestFlushNone(t *testing.T) {
 		s.smoothly("nothing is flushed", talks...)
 		s.refuses("nothing is flushed", s.serviceCalls(d)[:4]...)
 	})
+}
+
+// A saved plan cuts what it was made to cut.
+func TestFlushOfASavedPlan(t *testing.T) {
+	t.Parallel()
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, plain)
+			saved := filepath.Join(s.dir, "saved")
+			s.apply(open(d))
+			talks := s.open(kinds(call{direction: d, connected: true})...)
+			s.plan(closed(d), "--out", saved, "--flush", "none")
+			if r := s.sgc("apply", saved, "--flush", "cloud"); r.code != 1 || !strings.Contains(r.err, "--flush none") {
+				t.Errorf("with another flush: exit %d, %q", r.code, r.err)
+			}
+			s.must("apply", saved)
+			s.goOn("nothing is flushed", talks...)
+			s.plan(closed(d), "--out", saved, "--flush", "revoked")
+			s.must("apply", saved)
+			s.areCut("revoked", talks...)
+		})
+	}
 }
 
 // A mistake in the flag changes nothing.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"sgc/internal/flow"
 )
 
@@ -111,6 +113,27 @@ func TestPlanShowsWhatIsAdopted(t *testing.T) {
 				s.says("the plan", r.out, k.remote.String())
 			}
 			s.smoothly("after the plan", append(talks, fine...)...)
+		})
+	}
+}
+
+// So it is once the rules are lost: there are sockets without entries then. (The
+// kernel lets go of conntrack a moment after the last rule is gone, and makes entries
+// of UDP until then, whoever sends first.)
+func TestPlanShowsTheImpactAfterTheLossOfRules(t *testing.T) {
+	t.Parallel()
+	for _, d := range flow.Directions {
+		t.Run(d.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, plain)
+			s.apply(open(d))
+			mine := s.open(kindsOf(flow.TCP, call{direction: d})...)
+			strangers := s.open(fromStrangers(kindsOf(flow.TCP, call{direction: d}))...)
+			s.tamper((*nftables.Conn).FlushChain)
+			s.impact("closed", closed(d), map[string]int{"cut": len(mine) + len(strangers)})
+			s.impact("narrowed", narrowed(d, friends...), map[string]int{"cut": len(strangers), "becomes_tracked": len(mine)})
+			s.apply(closed(d))
+			s.areCut("closed", append(mine, strangers...)...)
 		})
 	}
 }
