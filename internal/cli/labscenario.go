@@ -266,6 +266,16 @@ func (s *session) loadScenarios(files []string, speed int) ([]*scenario.Loaded, 
 	return out, s.report(all)
 }
 
+// warnOfSpeed says of each scenario in a line if its speed, which is 0 for its own,
+// leaves idle timeouts longer than it should.
+func (s *session) warnOfSpeed(loads []*scenario.Loaded, speed int) {
+	for _, l := range loads {
+		if text := l.Scenario.SpeedWarning(cmp.Or(speed, l.Scenario.Speed)); text != "" {
+			s.inform("%s: %s: %s", s.errPaint().yellow("Warning"), clean(l.Scenario.File), text)
+		}
+	}
+}
+
 // playScenarios plays them, so many at once, and shows each when it has ended.
 // There are results, in the order of the loads, if anything was played, be it that
 // not all of it was: those of an interrupted scenario have context.Canceled for
@@ -279,6 +289,7 @@ func (s *session) playScenarios(ctx context.Context, loads []*scenario.Loaded, o
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	places := make(chan struct{}, o.Parallel)
+	s.warnOfSpeed(loads, o.Speed)
 	results := make([]*scenario.Result, len(loads))
 	ended := make(chan int, len(loads))
 	live := s.newLabLive()

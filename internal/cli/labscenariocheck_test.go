@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -86,10 +84,7 @@ step "b" {
   }
 }
 `
-	file := filepath.Join(t.TempDir(), "held.lab.hcl")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := writeScenario(t, "held.lab.hcl", text)
 	code, out, errout := runScenarios(t, context.Background(), "lab", "run", file)
 	if code != exitDifferent || !strings.Contains(out, "refused by the sender's own rules") || strings.Count(errout, "Not as expected") != 1 {
 		t.Errorf("exit %d\n%s%s", code, out, errout)

@@ -27,8 +27,8 @@ type Verdict struct {
 	Entry  string
 	// Note says how the numbers come about, where the expectation was not met.
 	Note string
-	// Pace says that the machine did not keep the scenario's pace, where that may
-	// be why the expectation was not met.
+	// Pace says that the machine did not keep the scenario's pace, or that the kernel
+	// could not, where that may be why the expectation was not met.
 	Pace string
 }
 
@@ -101,8 +101,10 @@ type judgement struct {
 	// outage is for how long a side of TCP had got nothing through.
 	outage      time.Duration
 	explanation []string
-	// idle is the flow's idle timeout, before the speed divides it.
-	idle time.Duration
+	// idle is the flow's idle timeout, before the speed divides it, and idleName its
+	// name.
+	idle     time.Duration
+	idleName string
 	// entry is nil for none; looked says that it was looked for, and read when the
 	// kernel had listed it, which takes long where somebody else has many.
 	entry  *lab.Entry
@@ -120,7 +122,11 @@ func (r *Run) judgement(e *Expectation, s *Step, end time.Duration) *judgement {
 
 // sight is a judgement of a window without an expectation.
 func (r *Run) sight(p *player, from, end time.Duration) *judgement {
-	return &judgement{run: r, p: p, from: from, end: end, outage: p.outage(end), explanation: r.policyOf(p), idle: r.idleTimeout(p.spec)}
+	j := &judgement{run: r, p: p, from: from, end: end, outage: p.outage(end), explanation: r.policyOf(p)}
+	if r.policy != nil {
+		j.idleName, j.idle = idleTimeout(r.policy, r.scenario.Managed(), p.spec)
+	}
+	return j
 }
 
 // asksForEntry reports whether the expectation is one of conntrack, too.

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"sgc/internal/flow"
 )
 
 // clock watches how punctually the machine wakes up who sleeps.
@@ -54,8 +52,8 @@ func (c *clock) longest(from, to time.Duration) (longest time.Duration) {
 }
 
 // pace says what kept a flow from the pace that the scenario has for it, "" for
-// nothing: a silence that its idle timeout did not outlast, or a machine that was
-// late. The end of a window may be waited for longer than it is.
+// nothing: a silence that its idle timeout did not outlast, a machine that was late,
+// or an idle timeout that the speed leaves longer than it says. The end of a window may be waited for longer than it is.
 func (j *judgement) pace() string {
 	r, until := j.run, j.run.now()
 	quiet, idle := j.p.silence(j.end), r.timeout(j.idle)
@@ -76,7 +74,7 @@ func (j *judgement) pace() string {
 		late, worst = append(late, "the kernel took "+tenths(took)+" to list conntrack's entries"), max(worst, took)
 	}
 	if late == nil {
-		return ""
+		return j.rounded()
 	}
 	return fmt.Sprintf("%s, which is %s of the scenario: %s", strings.Join(late, ", and "), tenths(worst*time.Duration(r.speed)), r.slower(r.speed/4))
 }
@@ -118,47 +116,6 @@ func (p *player) silence(until time.Duration) (longest time.Duration) {
 	}
 	return longest
 }
-
-// idleTimeout is the shortest that an entry of the flow has under the policy that
-// is enforced, before the speed divides it; 0 is none that the speed divides.
-func (r *Run) idleTimeout(f *Flow) time.Duration {
-	if r.policy == nil {
-		return 0
-	}
-	if f.IsPing() {
-		if c := r.policy.Host.Conntrack; c != nil && c.ICMPTimeout > 0 {
-			return c.ICMPTimeout
-		}
-		return kernelICMPTimeout
-	}
-	if f.Protocol != flow.TCP && f.Protocol != flow.UDP {
-		return 0
-	}
-	var shortest time.Duration
-	for _, i := range r.scenario.Managed().Interfaces {
-		block := r.policy.Interface(i.Name)
-		if block == nil {
-			continue
-		}
-		t := block.EffectiveTimeouts()
-		idle := t.TCPEstablished
-		switch {
-		case f.Protocol == flow.UDP && f.isAnswered():
-			idle = t.UDPStream
-		case f.Protocol == flow.UDP:
-			idle = t.UDP
-		}
-		if shortest == 0 || idle < shortest {
-			shortest = idle
-		}
-	}
-	return shortest
-}
-
-// kernelICMPTimeout is what Linux has where no policy says it.
-//
-// Source: Linux net/netfilter/nf_conntrack_proto_icmp.c.
-const kernelICMPTimeout = 30 * time.Second
 
 // tenths writes a time as people do who have waited.
 func tenths(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
