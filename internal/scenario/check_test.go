@@ -90,8 +90,8 @@ func TestCheckOfWhatTheOtherSideSends(t *testing.T) {
 	const check = `
   check "CHECK" {
     protocol = "PROTOCOL"
-    from     = "client"
-    to       = "server"
+    from     = "server"
+    to       = "elsewhere"
     sends    = "to"
     traffic  = "refused"
     MORE
@@ -102,12 +102,25 @@ func TestCheckOfWhatTheOtherSideSends(t *testing.T) {
 	}
 	r := playText(t, `
 host "elsewhere" {
+  forward   = true
   addresses = ["192.0.2.99/24"]
+  # To an address that nobody has.
+  publish {
+    interface = "eth0"
+    port      = 124
+    to        = "192.0.2.200:124"
+  }
+  publish {
+    interface = "eth0"
+    protocol  = "udp"
+    port      = 124
+    to        = "192.0.2.200:124"
+  }
 }
 step "s" {`+
-		with("udp, refused", "udp", "port = 123\nreaches = \"elsewhere\"")+
-		with("gre, refused", "gre", "reaches = \"elsewhere\"")+
-		with("tcp, refused", "tcp", "port = 123\nreaches_port = 124")+
+		with("udp, refused", "udp", "port = 124")+
+		with("gre, refused", "gre", "reaches = \"client\"")+
+		with("tcp, refused", "tcp", "port = 124")+
 		with("udp, not refused", "udp", "port = 123")+
 		`}`, func() {})
 	for _, v := range r.Steps[0].Verdicts {

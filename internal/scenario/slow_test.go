@@ -80,6 +80,7 @@ func TestStepsEndWhenNothingIsUnderWay(t *testing.T) {
 	if e := (&Expectation{Flow: "flow", Traffic: Cut, Over: overFlow}); r.isUnderWay(e, &Step{Name: "step"}, r.now()) {
 		t.Error("what should not pass is waited for")
 	}
+	p.arrived(Opener, p.sending(Opener, r.now(), false), r.now())
 	if e := (&Expectation{Flow: "flow", Traffic: Allowed, Over: overStep, Lost: 2}); r.isUnderWay(e, &Step{Name: "step"}, r.now()) {
 		t.Error("what may be lost is waited for")
 	}
