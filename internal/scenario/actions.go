@@ -171,9 +171,17 @@ func waitText(w *Wait) string {
 	}
 	switch {
 	case w.Sent > 0 && w.Passed > 0:
-		return fmt.Sprintf("%d packets sent, %d passed%s", w.Sent, w.Passed, behind)
+		return fmt.Sprintf("%s sent, %d passed%s", packets(w.Sent), w.Passed, behind)
 	case w.Sent > 0:
-		return fmt.Sprintf("%d packets sent%s", w.Sent, behind)
+		return fmt.Sprintf("%s sent%s", packets(w.Sent), behind)
 	}
-	return fmt.Sprintf("%d packets passed%s", w.Passed, behind)
+	return fmt.Sprintf("%s passed%s", packets(w.Passed), behind)
+}
+
+// packets writes a number of packets.
+func packets(n int) string {
+	if n == 1 {
+		return "1 packet"
+	}
+	return fmt.Sprintf("%d packets", n)
 }
