@@ -235,11 +235,24 @@ func groupText(g *flowGroup) string {
 	case fateUntracked:
 		text = one("goes on, untracked from now on", "go on, untracked from now on")
 	}
-	why := strings.TrimSpace(g.Rule + " " + g.Reason)
-	if why != "" {
+	if why := g.why(); why != "" {
 		text += ": " + why
 	}
 	return text
+}
+
+// why names the rule and the reason, in one clause.
+func (g *flowGroup) why() string {
+	const was = "was "
+	switch {
+	case g.Rule == "":
+		return strings.TrimPrefix(g.Reason, was)
+	case g.Reason == "":
+		return g.Rule
+	case strings.HasPrefix(g.Reason, was):
+		return g.Rule + " " + g.Reason
+	}
+	return g.Rule + " allowed it, and " + g.Reason
 }
 
 func pronoun(n int) string {

@@ -65,6 +65,20 @@ func TestLiveFlowsText(t *testing.T) {
 	}
 }
 
+func TestWhyFlowsAreCut(t *testing.T) {
+	const ssh = "security_group.web.ingress.ssh"
+	for _, tc := range []struct{ rule, reason, want string }{
+		{ssh, "was untracked, and no rule allows it any more", "1 will be cut: " + ssh + " was untracked, and no rule allows it any more"},
+		{"", "was untracked, and no rule allows it any more", "1 will be cut: untracked, and no rule allows it any more"},
+		{ssh, "no rule allows it any more (--flush revoked)", "1 will be cut: " + ssh + " allowed it, and no rule allows it any more (--flush revoked)"},
+		{"", "only groups that are deleted have ever allowed it", "1 will be cut: only groups that are deleted have ever allowed it"},
+	} {
+		if got := groupText(&flowGroup{Fate: fateCut, Count: 1, Rule: tc.rule, Reason: tc.reason}); got != tc.want {
+			t.Errorf("got  %s\nwant %s", got, tc.want)
+		}
+	}
+}
+
 // Every flow is counted under one fate.
 func TestLiveFlowsCount(t *testing.T) {
 	v := someFlows(3, 1).view(true)
