@@ -1,6 +1,7 @@
 package livetest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -107,15 +108,39 @@ func (s *stand) smoothly(when string, talks ...*talk) {
 func (s *stand) areCut(when string, talks ...*talk) {
 	s.t.Helper()
 	labtest.Settle(s.t)
-	before := s.watch.counts(s.t)
+	old, came := s.watch.counts(s.t), s.watch.arrivals(s.t)
 	s.poke(talks...)
 	rest(impatience)
+	s.awaitTries(came, talks...)
 	s.poke(talks...)
 	after := s.watch.counts(s.t)
 	for _, k := range talks {
-		if in, out := after[k.leg][0]-before[k.leg][0], after[k.leg][1]-before[k.leg][1]; in+out > 0 {
+		if in, out := after[k.leg][0]-old[k.leg][0], after[k.leg][1]-old[k.leg][1]; in+out > 0 {
 			s.t.Errorf("%s: %s: %d packets in, %d packets out, want none; %s", when, k.call, in, out, s.about(k))
 		}
+	}
+}
+
+// awaitTries waits until packets that both ends of UDP flows sent came to sgc: a
+// processor that stands still sends none, and none of them is easily refused. (Of
+// TCP there is poke.)
+func (s *stand) awaitTries(came map[leg]crossed, talks ...*talk) {
+	s.t.Helper()
+	const tries = 3
+	var waiting string
+	if !eventually(func() bool {
+		waiting = ""
+		now := s.watch.arrivals(s.t)
+		for _, k := range talks {
+			for d, e := range map[flow.Direction]*end{flow.Ingress: &k.far, flow.Egress: &k.near} {
+				if isUDP(k) && !e.paused.Load() && now[k.leg][d]-came[k.leg][d] < tries {
+					waiting = fmt.Sprintf("%s, %s", k.call, d)
+				}
+			}
+		}
+		return waiting == ""
+	}) {
+		s.t.Errorf("%s: nothing is sent", waiting)
 	}
 }
 
