@@ -119,8 +119,8 @@ func (p *player) unable(side Side, err error) {
 }
 
 // writeTries is how often a datagram is sent again for an error that tells of
-// another one.
-const writeTries = 3
+// another one: as many as may be under way may each have one.
+const writeTries = 100
 
 // takeErrors records what ICMP messages say of the opener's packets.
 func (p *player) takeErrors(conn *net.UDPConn) {
